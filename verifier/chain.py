@@ -213,7 +213,7 @@ class Chain:
         entry = step.entry
         if entry.seq != self.seq + 1:
             raise IllegalStep(entry.seq, f"got seq {entry.seq}, want {self.seq + 1}")
-        allowed, rule = _RULES[entry.operation]
+        allowed, rule = _RULES[entry.operation.value]
         if self.status not in allowed:
             raise IllegalStep(entry.seq, f"{entry.operation.word} cannot follow a chain that is {self.status}")
         if entry.seq == MAX_ENTRIES - 1 and entry.operation is not Operation.CLOSED:
@@ -228,7 +228,7 @@ class Chain:
     def check_openings(self) -> None:
         """Every opening that is missing is named by an `erased` entry (SPEC 4.3)."""
         for step in self.steps:
-            for part, value in ((Part.CONTENT, step.content), (Part.PATH, step.path), (Part.CONTEXT, step.context)):
+            for part, value in zip(Part, step[2:], strict=True):
                 if value is MISSING and (step.entry.seq, part) not in self.erased:
                     where = f"step {step.entry.seq}: the {part.word} is not shown, and no entry says that it was erased"
                     raise NotProven("opening-missing", where)
@@ -459,20 +459,20 @@ def _same(step: Step, what: str, got: object, want: object) -> None:
 
 _Rule = Callable[[Chain, Step], None]
 _NEW, _LIVE, _DELETED, _OPEN = {"new"}, {"live"}, {"deleted"}, {"live", "deleted"}
-_RULES: dict[Operation, tuple[set[str], _Rule]] = {
-    Operation.CREATED: (_NEW, Chain._begin),
-    Operation.ADOPTED: (_NEW, Chain._adopted),
-    Operation.COPIED: (_NEW, Chain._begin),
-    Operation.WRITTEN: (_LIVE, Chain._written),
-    Operation.MOVED: (_LIVE, Chain._moved),
-    Operation.TOUCHED: (_LIVE, Chain._touched),
-    Operation.RESTORED: (_DELETED, Chain._restored),
-    Operation.REVERTED: (_LIVE, Chain._reverted),
-    Operation.ALTERED: (_LIVE, Chain._altered),
-    Operation.DELETED: (_LIVE, Chain._deleted),
-    Operation.GAP: (_LIVE, Chain._gap),
-    Operation.EXPIRED: (_OPEN, Chain._expired),
-    Operation.ERASED: (_OPEN, Chain._erased),
-    Operation.SEALED: (_OPEN, Chain._sealed),
-    Operation.CLOSED: (_OPEN, Chain._closed),
+_RULES: dict[int, tuple[set[str], _Rule]] = {  # by code: hashing an Enum member is slow
+    Operation.CREATED.value: (_NEW, Chain._begin),
+    Operation.ADOPTED.value: (_NEW, Chain._adopted),
+    Operation.COPIED.value: (_NEW, Chain._begin),
+    Operation.WRITTEN.value: (_LIVE, Chain._written),
+    Operation.MOVED.value: (_LIVE, Chain._moved),
+    Operation.TOUCHED.value: (_LIVE, Chain._touched),
+    Operation.RESTORED.value: (_DELETED, Chain._restored),
+    Operation.REVERTED.value: (_LIVE, Chain._reverted),
+    Operation.ALTERED.value: (_LIVE, Chain._altered),
+    Operation.DELETED.value: (_LIVE, Chain._deleted),
+    Operation.GAP.value: (_LIVE, Chain._gap),
+    Operation.EXPIRED.value: (_OPEN, Chain._expired),
+    Operation.ERASED.value: (_OPEN, Chain._erased),
+    Operation.SEALED.value: (_OPEN, Chain._sealed),
+    Operation.CLOSED.value: (_OPEN, Chain._closed),
 }

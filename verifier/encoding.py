@@ -24,12 +24,12 @@ LABEL = b"nextcloud-audit/1/"
 
 
 def tag(name: str) -> bytes:
-    """The domain prefix of a hash or signature: `nextcloud-audit/1/NAME` and a zero byte (SPEC 1.3)."""
+    """The domain prefix of a hash or signature: `nextcloud-audit/1/NAME` and a zero byte (SPEC 1.4)."""
     return LABEL + name.encode("ascii") + b"\0"
 
 
 def tagged(name: str, *fields: bytes) -> bytes:
-    """32-byte SHA3-256 over the tag and the fields (SPEC 1.3). Hot paths hold the tag as a constant."""
+    """32-byte SHA3-256 over the tag and the fields (SPEC 1.4). Hot paths hold the tag as a constant."""
     return sha3_256(tag(name) + b"".join(fields)).digest()
 
 
@@ -53,12 +53,12 @@ def u64(value: int) -> bytes:
 
 
 def sized(data: bytes) -> bytes:
-    """A field of variable size: its length as u32, then its bytes (SPEC 1.3)."""
+    """A field of variable size: its length as u32, then its bytes (SPEC 1.4)."""
     return u32(len(data)) + data
 
 
 def text(value: str) -> bytes:
-    """A text field of variable size, UTF-8 (SPEC 1.3)."""
+    """A text field of variable size, UTF-8 (SPEC 1.4)."""
     return sized(value.encode("utf-8"))
 
 

@@ -33,7 +33,7 @@ from hashlib import sha3_256
 from struct import Struct
 from typing import Any, NamedTuple, TypeVar
 
-from verifier.encoding import HASH_SIZE, Reader, tag, u8, u16, u64
+from verifier.encoding import HASH_SIZE, MAX_U64, Reader, tag, u8, u16, u64
 from verifier.errors import Malformed
 
 FORMAT = 1
@@ -51,6 +51,8 @@ SHA3_256 = 1  # digest algorithm number
 _E = TypeVar("_E", bound=IntEnum)
 _T = TypeVar("_T", bound=Any)
 _HEAD = Struct(">BBQQQ32s32s32s")
+_PLAIN_CONTENT = Struct(">Q3s32s")  # the usual content: one digest
+_PLAIN_FORM = bytes((1, SHA3_256, HASH_SIZE))
 _ENTRY_TAG = tag("entry")
 
 
@@ -90,7 +92,7 @@ class Part(IntEnum):
         return self.name.lower()
 
 
-_PART_TAGS = {part: tag(part.word) for part in Part}
+_PART_TAGS = (b"", *(tag(part.word) for part in Part))  # by number
 
 
 class ExpiryReason(IntEnum):
@@ -254,7 +256,7 @@ def decode_entry(data: bytes) -> Entry:
     if (recorded | mtime) >> 63:
         raise Malformed("time above 2^63-1", "entry", max(recorded, mtime))
     argument: Argument | None = None
-    decode = _ARGUMENTS.get(operation)
+    decode = _ARGUMENTS.get(code)
     if decode is not None:
         reader = Reader(data, f"entry {seq} ({operation.word})")
         reader.pos = _HEAD.size
@@ -350,14 +352,14 @@ def _decode_closed(r: Reader) -> Closed:
 
 
 _OPERATIONS = {int(operation): operation for operation in Operation}
-_ARGUMENTS: dict[Operation, Callable[[Reader], Argument | None]] = {
-    Operation.REVERTED: _decode_reverted,
-    Operation.EXPIRED: _decode_expired,
-    Operation.ADOPTED: _decode_predecessor,
-    Operation.GAP: _decode_gap,
-    Operation.SEALED: _decode_seal,
-    Operation.ERASED: _decode_erased,
-    Operation.CLOSED: _decode_closed,
+_ARGUMENTS: dict[int, Callable[[Reader], Argument | None]] = {  # by code: hashing an Enum member is slow
+    Operation.REVERTED.value: _decode_reverted,
+    Operation.EXPIRED.value: _decode_expired,
+    Operation.ADOPTED.value: _decode_predecessor,
+    Operation.GAP.value: _decode_gap,
+    Operation.SEALED.value: _decode_seal,
+    Operation.ERASED.value: _decode_erased,
+    Operation.CLOSED.value: _decode_closed,
 }
 
 
@@ -401,6 +403,10 @@ def decode_content(data: bytes) -> Content | None:
     """Content data to value; the first digest is always SHA3-256, unknown algorithms are carried (SPEC 3.4)."""
     if not data:
         return None
+    if len(data) == _PLAIN_CONTENT.size:
+        size, form, digest = _PLAIN_CONTENT.unpack(data)
+        if form == _PLAIN_FORM and size <= MAX_U64:
+            return Content(size, digest)
     r = Reader(data, "content")
     size, count = r.u64(), r.u8()
     digests = [(r.u8(), r.take(r.u8())) for _ in range(count)]
@@ -451,6 +457,8 @@ def encode_context(fields: dict[ContextField, str]) -> bytes:
 
 def decode_context(data: bytes) -> dict[ContextField, str]:
     """Context data to fields; unknown numbers are refused."""
+    if not data:
+        return {}
     if len(data) > MAX_CONTEXT:
         raise Malformed(f"want at most {MAX_CONTEXT} bytes", "context", len(data))
     r = Reader(data, "context")

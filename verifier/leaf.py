@@ -3,7 +3,7 @@
     01 || chain id (32) || u64 seq || x (32)      73 bytes   an entry; x = head_0 at seq 0, else d_i
     02 || map root (32)                           33 bytes   the map over all leaves below this one
     03 || root (32)                               33 bytes   an owner's root is enrolled
-    04 || hash (32)                               33 bytes   declared loss: SHA3-256 of the old origin's last cosigned note
+    04 || hash (32)                               33 bytes   declared loss: of the old origin's last cosigned note
     05 || ...                                                reserved for a new log key, refused for now
 
 A leaf is an entry of the tree in RFC 6962's sense: its hash there is SHA-256(00 || leaf). The tags are distinct and
@@ -71,7 +71,7 @@ _ENTRY_TAG = bytes([ENTRY])
 
 def encode_leaf(leaf: Leaf) -> bytes:
     """Leaf to bytes (SPEC 6.1)."""
-    if type(leaf) is EntryLeaf:
+    if isinstance(leaf, EntryLeaf):
         chain_id, seq, x = leaf
         data, size = b"".join((_ENTRY_TAG, chain_id, u64(seq), x)), ENTRY_SIZE
         if seq >= MAX_ENTRIES or len(chain_id) != HASH_SIZE:
@@ -88,13 +88,13 @@ def decode_leaf(data: bytes) -> Leaf:
     reader = Reader(data, "leaf")
     number = reader.u8()
     if number == ENTRY:
-        leaf: Leaf = EntryLeaf(reader.hash(), reader.u64(), reader.hash())
-        if leaf.seq >= MAX_ENTRIES:
-            raise Malformed(f"seq must be below {MAX_ENTRIES}", "leaf", leaf.seq)
+        chain_id, seq, x = reader.hash(), reader.u64(), reader.hash()
+        if seq >= MAX_ENTRIES:
+            raise Malformed(f"seq must be below {MAX_ENTRIES}", "leaf", seq)
+        leaf: Leaf = EntryLeaf(chain_id, seq, x)
     elif number in _HASH_LEAVES:
         leaf = _HASH_LEAVES[number](reader.hash())
     else:
-        known = " (a new log key) is not supported yet" if number == LOG_KEY else ""
-        raise Malformed(f"kind 0x{number:02x}{known}" if known else "unknown kind", "leaf", number)
+        raise Malformed("a new log key is not supported yet" if number == LOG_KEY else "unknown kind", "leaf", number)
     reader.end()
     return leaf

@@ -1,0 +1,329 @@
+"""A whole log in memory, small and honest, that tests bend: chains, leaves, map, signed trees, proofs.
+
+It uses the formats of `verifier` to write, and the slow references to hash trees and maps. Everything is
+deterministic. A test that wants a lie changes an attribute, or the proof that `prove` returns, and says which.
+
+    world = World()
+    world.record(7, Operation.CREATED, b"one", path="a.txt")
+    world.publish()
+    report = world.verify(world.prove(7), b"one", path="a.txt")
+"""
+
+from __future__ import annotations
+
+from hashlib import sha3_256
+
+from verifier import keys
+from verifier.chain import NO_SEAL, Binding, Chain, Ending, close_message, open_step, seal_message
+from verifier.checkpoint import Checkpoint, format_checkpoint
+from verifier.entry import (
+    Argument,
+    Closed,
+    CloseReason,
+    Content,
+    ContextField,
+    Entry,
+    Operation,
+    Part,
+    Predecessor,
+    Seal,
+    commit,
+    encode_content,
+    encode_context,
+    encode_entry,
+    encode_path,
+)
+from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
+from verifier.map import map_value
+from verifier.note import COSIGNATURE, SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
+from verifier.policy import AUDITORS, WITNESSES, parse_policy
+from verifier.proof import Bracket, Earlier, Included, InMap, Line, Proof, Replaced, Since
+from verifier.verify import Memory, Question, Report, Trust, verify
+
+from tests import map_reference, reference
+
+ORIGIN = "log.example/files"
+SOURCE = "folder:test"
+SEED = bytes(range(32))
+START = 1_800_000_000  # POSIX seconds of the first moment in a world
+
+
+def content_of(data: bytes) -> Content:
+    return Content(len(data), sha3_256(data).digest())
+
+
+class Record:
+    """One entry as the server keeps it: bytes, openings, and the index of its leaf."""
+
+    def __init__(self, line: Line, index: int) -> None:
+        self.line, self.index = line, index
+
+
+class History:
+    """One chain as the server keeps it; `chain` is its honest replay."""
+
+    def __init__(self, binding: Binding, generation: int, predecessor: Ending | None) -> None:
+        self.binding, self.generation = binding, generation
+        self.chain = Chain(binding, predecessor)
+        self.records: list[Record] = []
+        self.previous: History | None = None
+
+
+class World:
+    """A log with its owner, `nodes` witnesses and auditors, and a clock that only `tick` moves."""
+
+    def __init__(self, nodes: int = 4, threshold: int = 3, seed: bytes = SEED, source: str = SOURCE) -> None:
+        self.now = START
+        self.source = source
+        self.log = SignerKey(ORIGIN, SIGNATURE, _secret("log"))
+        self.log_name = keys.format_log_name(ORIGIN, self.log.verifier_key.public_key)
+        self.owner = keys.derive_keys(seed, self.log_name)
+        self.owner_signer = SignerKey("owner", SIGNATURE, self.owner.private)
+        self.root = keys.owner_root(self.owner.public, self.owner.blinding)
+        names = [f"n{i}.example" for i in range(nodes)]
+        self.witnesses = [SignerKey(name, COSIGNATURE, _secret(f"witness {name}")) for name in names]
+        self.auditors = [SignerKey(f"{name}/auditor", COSIGNATURE, _secret(f"auditor {name}")) for name in names]
+        self.policy_text = self.policy_file(self.witnesses, threshold)
+        self.auditors_text = self.policy_file(self.auditors, threshold)
+        self.leaves: list[bytes] = []
+        self.map: dict[bytes, bytes] = {}
+        self.maps: dict[int, dict[bytes, bytes]] = {}  # tree size -> the map that it commits to
+        self.notes: dict[int, bytes] = {}  # tree size -> signed and cosigned note
+        self.histories: dict[int, History] = {}  # file id -> newest generation
+        self._salts = 0
+
+    def policy_file(self, cosigners: list[SignerKey], threshold: int) -> bytes:
+        lines = [f"log {format_vkey(self.log.verifier_key)}"]
+        lines += [f"witness w{i} {format_vkey(signer.verifier_key)}" for i, signer in enumerate(cosigners)]
+        lines += [f"group g {threshold} {' '.join(f'w{i}' for i in range(len(cosigners)))}", "quorum g"]
+        return "".join(line + "\n" for line in lines).encode()
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(
+            self.log_name,
+            self.source,
+            parse_policy(self.policy_text, WITNESSES),
+            parse_policy(self.auditors_text, AUDITORS),
+            self.owner.public,
+            self.owner.blinding,
+        )
+
+    def tick(self, seconds: int = 10) -> None:
+        self.now += seconds
+
+    # -- recording ------------------------------------------------------------------------------------------
+
+    def binding(self, file_id: int, generation: int = 0) -> Binding:
+        chain_id = keys.chain_id(self.owner.blinding, self.source, file_id, generation)
+        return Binding(self.log_name, self.source, self.root, file_id, chain_id, self.owner.public)
+
+    def record(
+        self,
+        file_id: int,
+        operation: Operation,
+        data: bytes | None = None,
+        path: str | None = None,
+        argument: Argument | None = None,
+        context: dict[ContextField, str] | None = None,
+        *,
+        replay: bool = True,
+        leaf: bool = True,
+    ) -> Line:
+        """Appends an entry. `replay=False` skips the honest check of legality, `leaf=False` hides it from the log."""
+        history = self.histories.get(file_id)
+        if history is None:
+            history = self.histories[file_id] = History(self.binding(file_id), 0, None)
+        content = None if data is None else content_of(data)
+        openings = tuple(
+            self._salt() + part for part in (encode_content(content), encode_path(path), encode_context(context or {}))
+        )
+        commitments = [commit(part, opening) for part, opening in zip(Part, openings, strict=True)]
+        seq = len(history.records)
+        line = Line(encode_entry(Entry(operation, seq, self.now, self.now, *commitments, argument)), *openings)
+        self.append(history, line, replay=replay, leaf=leaf)
+        return line
+
+    def append(self, history: History, line: Line, *, replay: bool = True, leaf: bool = True) -> None:
+        """Chains a line and puts its leaf and its place in the map into the log."""
+        step = open_step(line.entry, (line.content, line.path, line.context))
+        if replay:
+            history.chain.append(step)
+        else:
+            lie(history.chain, step)
+        chain = history.chain
+        index = len(self.leaves)
+        history.records.append(Record(line, index))
+        if leaf:
+            x = step.hash if step.entry.seq else chain.head
+            self.leaves.append(encode_leaf(EntryLeaf(history.binding.chain_id, step.entry.seq, x)))
+            self.map[history.binding.chain_id] = map_value(step.entry.seq, chain.head, index)
+
+    def erase(self, history: History, seq: int, part: Part) -> None:
+        """Forgets an opening, as the server does with an `erased` entry."""
+        line = history.records[seq].line
+        history.records[seq].line = line._replace(**{part.word: None})
+
+    def seal(self, file_id: int, accepts: tuple[tuple[bytes, int], ...] = (), signer: SignerKey | None = None) -> Seal:
+        """What the owner's device signs for the newest published state of the file."""
+        history = self.histories[file_id]
+        chain, size = history.chain, max(self.notes)
+        version, commitment = chain.carriers[chain.seq]
+        unsigned = Seal(
+            *(chain.seq, chain.head, commitment, version, size, reference.mth(self.leaves[:size])),
+            *(chain.newest_seal_at(chain.seq) if chain.seals else NO_SEAL, accepts, bytes(64)),
+        )
+        return sign_seal(unsigned, history.binding, signer or self.owner_signer)
+
+    def record_seal(self, file_id: int, **how: object) -> None:
+        self.record(file_id, Operation.SEALED, argument=self.seal(file_id, **how))  # type: ignore[arg-type]
+
+    def close(self, file_id: int, reason: CloseReason = CloseReason.FULL, *, signed: bool = True) -> None:
+        """Ends the newest generation of a file; `continue_` starts the next one."""
+        history = self.histories[file_id]
+        chain = history.chain
+        taints = tuple(sorted(chain.taints.values()))
+        live = chain.status == "live" and isinstance(chain.content, Content)
+        parts = (encode_content(chain.content if live else None), encode_path(chain.path if live else None), b"")
+        openings = [self._salt() + part for part in parts]
+        commitments = [commit(part, opening) for part, opening in zip(Part, openings, strict=True)]
+        entry = Entry(
+            *(Operation.CLOSED, chain.seq + 1, self.now, self.now, *commitments, Closed(reason, taints, b"")),
+        )
+        if signed:
+            signature = self.owner_signer.sign(close_message(history.binding, chain.head, entry))
+            entry = entry._replace(argument=Closed(reason, taints, signature))
+        self.append(history, Line(encode_entry(entry), *openings))
+
+    def continue_(self, file_id: int, data: bytes, path: str, *, argument: Argument | None = None) -> None:
+        """Starts the next generation with `adopted`."""
+        old = self.histories[file_id]
+        ending = old.chain.ending()
+        generation = old.generation + 1
+        history = History(self.binding(file_id, generation), generation, ending)
+        history.previous = old
+        self.histories[file_id] = history
+        named = argument or Predecessor(ending.chain_id, ending.seq, ending.head)
+        self.record(file_id, Operation.ADOPTED, data, path, named)
+
+    # -- publishing -----------------------------------------------------------------------------------------
+
+    def publish(self, witnesses: int | None = None, auditors: int | None = None) -> int:
+        """Ends the tree with a map commitment, signs it, and has it cosigned by so many of each kind."""
+        self.leaves.append(encode_leaf(MapLeaf(map_reference.build_map(self.map))))
+        size = len(self.leaves)
+        self.maps[size] = dict(self.map)
+        self.notes[size] = self.note(size, reference.mth(self.leaves), witnesses, auditors)
+        self.tick()
+        return size
+
+    def note(self, size: int, root: bytes, witnesses: int | None = None, auditors: int | None = None) -> bytes:
+        """A checkpoint signed by the log now, and by the first so many witnesses and auditors."""
+        text = format_checkpoint(Checkpoint(ORIGIN, size, root))
+        cosigners = self.witnesses[:witnesses] + self.auditors[:auditors]
+        lines = [sign_note(text, self.log)] + [cosign(text, signer, self.now) for signer in cosigners]
+        return format_note(Note(text, tuple(lines)))
+
+    # -- proving --------------------------------------------------------------------------------------------
+
+    def prove(
+        self,
+        file_id: int,
+        size: int | None = None,
+        *,
+        pinned: int | None = None,
+        first_seq: int = 0,
+        replaces: tuple[int, ...] = (),
+        history: History | None = None,
+    ) -> Proof:
+        """The proof of a file in the tree of `size`, by default the newest one."""
+        size = size or max(self.notes)
+        leaves, mapped = self.leaves[:size], self.maps[size]
+        history = history or self.histories[file_id]
+        records = [record for record in history.records if record.index < size]
+        chain = Chain(history.binding, history.chain.predecessor)
+        for record in records:
+            lie(chain, open_step(record.line.entry, record.line[1:]))
+        version, last = chain.version, records[-1].index
+        sizes = sorted(s for s in self.notes if s <= size)
+        first = next((s for s in sizes if s > last), None)
+        before = next((s for s in reversed(sizes) if s <= last), None)
+        return Proof(
+            *(self.log_name, self.source, file_id, history.generation, history.binding.root, history.binding.chain_id),
+            first_seq,
+            [record.line for record in records[first_seq:]],
+            InMap(
+                *(map_reference.build_map(mapped), chain.seq, chain.head, last),
+                map_reference.prove(mapped, history.binding.chain_id)[1],
+            ),
+            self.notes[size],
+            reference.path(size - 1, leaves),
+            reference.path(last, leaves),
+            None
+            if version == chain.seq
+            else Included(records[version].index, reference.path(records[version].index, leaves)),
+            None if first is None else self._bracket(first, leaves),
+            None if before is None else self._bracket(before, leaves),
+            None if pinned is None else Since(pinned, reference.consistency(pinned, leaves)),
+            self._sealed(chain, leaves),
+            self._earlier(history, mapped),
+            [self._replaced(self.histories[old], leaves) for old in replaces],
+        )
+
+    def _bracket(self, size: int, leaves: list[bytes]) -> Bracket:
+        return Bracket(self.notes[size], reference.consistency(size, leaves))
+
+    def _sealed(self, chain: Chain, leaves: list[bytes]) -> Since | None:
+        if not chain.seals:
+            return None
+        size = chain.seals[-1].seal.tree_size
+        return Since(size, reference.consistency(size, leaves))
+
+    def _earlier(self, history: History, mapped: dict[bytes, bytes]) -> list[Earlier]:
+        found: list[Earlier] = []
+        old = history.previous
+        while old is not None:
+            chain_id = old.binding.chain_id
+            siblings = map_reference.prove(mapped, chain_id)[1]
+            found.append(Earlier(chain_id, old.chain.heads[-2], old.records[-1].line, old.records[-1].index, siblings))
+            old = old.previous
+        return found
+
+    def _replaced(self, history: History, leaves: list[bytes]) -> Replaced:
+        record = history.records[-1]
+        proof = reference.path(record.index, leaves)
+        return Replaced(history.binding.file_id, history.generation, record.line, record.index, proof)
+
+    def verify(self, proof: Proof, data: bytes | None, memory: Memory | None = None, **asked: object) -> Report:
+        """Asks now, with this world's trust; `asked` are fields of Question."""
+        content = None if data is None else content_of(data)
+        question = Question(self.now, content, **asked)  # type: ignore[arg-type]
+        return verify(proof, self.trust, question, memory or Memory())
+
+    def _salt(self) -> bytes:
+        self._salts += 1
+        return sha3_256(b"salt" + self._salts.to_bytes(8, "big")).digest()
+
+
+def sign_seal(seal: Seal, binding: Binding, signer: SignerKey) -> Seal:
+    return seal._replace(signature=signer.sign(seal_message(binding, seal)))
+
+
+def lie(chain: Chain, step: object) -> None:
+    """Appends a step to a replay whether or not it is legal, as a server that lies would."""
+    from verifier.chain import Step, link
+    from verifier.errors import NotVerified
+
+    assert isinstance(step, Step)
+    try:
+        chain.append(step)
+    except NotVerified:
+        chain.seq = step.entry.seq
+        chain.head = link(chain.head, chain.binding.chain_id, step.entry.seq, step.hash)
+        chain.steps.append(step)
+        chain.heads.append(chain.head)
+        chain.carriers.append((chain.version, step.entry.content))
+
+
+def _secret(name: str) -> bytes:
+    return sha3_256(name.encode()).digest()

@@ -1,0 +1,385 @@
+"""The proof file: one JSON object that carries everything a verifier needs besides its own keys and policies.
+
+SPEC 7. The bytes are canonical: `format_proof(parse_proof(data)) == data`, so no two files mean the same. One
+line, no white space between tokens, members in the order below, strings escaped as JSON.stringify and
+`json.dumps(..., ensure_ascii=False)` both do, a line feed at the end. There are no JSON numbers: 64-bit
+values are decimal strings, byte strings are base64, and a list of hashes is one base64 string.
+
+    {"format":"nextcloud-audit/proof/1-draft",
+     "log":"example.org/files+6f0c…",            permanent name of the log
+     "source":"folder:5d0…","file":"17","generation":"0","root":"…","chain":"…",
+     "from":"0",                                 seq of the first entry shown; more than 0 in a short proof
+     "entries":[["…","…","…","…"],…],            entry, then the openings of content, path, context; null = not shown
+     "map":{"root":"…","seq":"4","head":"…","index":"31","siblings":"…"},
+     "checkpoint":"example.org/files\\n40\\n…",     the signed note, verbatim
+     "commitment":"…",                           inclusion of the map commitment, the last leaf of the tree
+     "last":"…",                                 inclusion of the chain's last leaf, at map.index
+     "current":{"index":"22","hashes":"…"},      inclusion of the leaf that set the current content; null = the last one
+     "first":{"checkpoint":"…","hashes":"…"},    earliest checkpoint that covers the last leaf, and consistency
+     "before":{"checkpoint":"…","hashes":"…"},   latest one that does not; both may be null
+     "pinned":{"size":"12","hashes":"…"},        consistency from the tree that the client has seen; null = none asked
+     "sealed":{"size":"24","hashes":"…"},        consistency from the newest seal's tree; null = no seal
+     "earlier":[{"chain":"…","before":"…","step":[…],"index":"…","siblings":"…"},…],
+     "replaced":[{"file":"3","generation":"0","step":[…],"index":"…","hashes":"…"},…]}
+
+`earlier` shows the end of each generation before this one, the newest first: its chain id, the head before its
+`closed`, that entry, and its place in the map. `replaced` shows, for a file id that the client knew under the same
+path, the entry after which that path was free.
+
+Not checked here: what any of it proves (`verifier.verify`).
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from typing import NamedTuple
+
+from verifier.encoding import HASH_SIZE, check_text, decode_decimal
+from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING
+from verifier.errors import Malformed
+from verifier.keys import MAX_LOG_NAME, check_source_id
+from verifier.map import MAX_SIBLINGS
+from verifier.merkle import MAX_PROOF_HASHES
+from verifier.note import MAX_NOTE_SIZE
+
+FORMAT = "nextcloud-audit/proof/1-draft"
+MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8
+MAX_EARLIER = 1_024  # generations
+MAX_REPLACED = 64  # file ids that gave up one path
+
+
+class Line(NamedTuple):
+    """An entry's bytes and the openings of its content, path and context; None where one is not shown."""
+
+    entry: bytes
+    content: bytes | None
+    path: bytes | None
+    context: bytes | None
+
+
+class InMap(NamedTuple):
+    """What the map says of the chain: its last seq, head, and the index of its last leaf; siblings deepest first."""
+
+    root: bytes
+    seq: int
+    head: bytes
+    leaf_index: int
+    siblings: list[bytes]
+
+
+class Included(NamedTuple):
+    """An inclusion proof for the leaf at `index`."""
+
+    leaf_index: int
+    hashes: list[bytes]
+
+
+class Bracket(NamedTuple):
+    """Another checkpoint of the same log, as signed, and its consistency with the newest one."""
+
+    checkpoint: bytes
+    hashes: list[bytes]
+
+
+class Since(NamedTuple):
+    """Consistency from a tree of `size`, whose root the verifier takes from elsewhere."""
+
+    size: int
+    hashes: list[bytes]
+
+
+class Earlier(NamedTuple):
+    """The end of an earlier generation: head before `closed`, that entry, index of its leaf, place in the map."""
+
+    chain_id: bytes
+    before: bytes
+    step: Line
+    leaf_index: int
+    siblings: list[bytes]
+
+
+class Replaced(NamedTuple):
+    """The entry after which another file's path was free, and its inclusion in the tree."""
+
+    file_id: int
+    generation: int
+    step: Line
+    leaf_index: int
+    hashes: list[bytes]
+
+
+class Proof(NamedTuple):
+    """A parsed proof: well formed, and nothing more."""
+
+    log: str
+    source: str
+    file_id: int
+    generation: int
+    root: bytes
+    chain_id: bytes
+    first_seq: int
+    entries: list[Line]
+    map: InMap
+    checkpoint: bytes
+    commitment: list[bytes]
+    last: list[bytes]
+    current: Included | None
+    first: Bracket | None
+    before: Bracket | None
+    pinned: Since | None
+    sealed: Since | None
+    earlier: list[Earlier]
+    replaced: list[Replaced]
+
+
+_MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:])
+
+
+# -- writing ------------------------------------------------------------------------------------------------
+
+
+def format_proof(proof: Proof) -> bytes:
+    """The one spelling of a proof."""
+    p = proof
+    text = (
+        f'{{"format":"{FORMAT}","log":{_text(p.log)},"source":{_text(p.source)},"file":"{p.file_id}",'
+        f'"generation":"{p.generation}","root":{_b64(p.root)},"chain":{_b64(p.chain_id)},"from":"{p.first_seq}",'
+        f'"entries":[{",".join(map(_line, p.entries))}],'
+        f'"map":{{"root":{_b64(p.map.root)},"seq":"{p.map.seq}","head":{_b64(p.map.head)},'
+        f'"index":"{p.map.leaf_index}","siblings":{_hashes(p.map.siblings)}}},'
+        f'"checkpoint":{format_note(p.checkpoint)},"commitment":{_hashes(p.commitment)},"last":{_hashes(p.last)},'
+        f'"current":{_included(p.current)},"first":{_bracket(p.first)},"before":{_bracket(p.before)},'
+        f'"pinned":{_since(p.pinned)},"sealed":{_since(p.sealed)},'
+        f'"earlier":[{",".join(map(_earlier, p.earlier))}],"replaced":[{",".join(map(_replaced, p.replaced))}]}}\n'
+    )
+    return text.encode("utf-8")
+
+
+def format_note(note: bytes) -> str:
+    """A signed note as a JSON string."""
+    return _text(note.decode("utf-8"))
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _b64(data: bytes) -> str:
+    return f'"{b2a_base64(data, newline=False).decode("ascii")}"'
+
+
+def _hashes(hashes: list[bytes]) -> str:
+    return _b64(b"".join(hashes))
+
+
+def _line(line: Line) -> str:
+    return f"[{','.join('null' if data is None else _b64(data) for data in line)}]"
+
+
+def _included(value: Included | None) -> str:
+    return "null" if value is None else f'{{"index":"{value.leaf_index}","hashes":{_hashes(value.hashes)}}}'
+
+
+def _bracket(value: Bracket | None) -> str:
+    if value is None:
+        return "null"
+    return f'{{"checkpoint":{format_note(value.checkpoint)},"hashes":{_hashes(value.hashes)}}}'
+
+
+def _since(value: Since | None) -> str:
+    return "null" if value is None else f'{{"size":"{value.size}","hashes":{_hashes(value.hashes)}}}'
+
+
+def _earlier(value: Earlier) -> str:
+    return (
+        f'{{"chain":{_b64(value.chain_id)},"before":{_b64(value.before)},"step":{_line(value.step)},'
+        f'"index":"{value.leaf_index}","siblings":{_hashes(value.siblings)}}}'
+    )
+
+
+def _replaced(value: Replaced) -> str:
+    return (
+        f'{{"file":"{value.file_id}","generation":"{value.generation}","step":{_line(value.step)},'
+        f'"index":"{value.leaf_index}","hashes":{_hashes(value.hashes)}}}'
+    )
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def parse_proof(data: bytes) -> Proof:
+    """A proof file to its value. Refuses everything that `format_proof` would not write (SPEC 7.1)."""
+    if len(data) > MAX_PROOF_SIZE:
+        raise Malformed(f"want at most {MAX_PROOF_SIZE} bytes", "proof", len(data))
+    proof = _proof(parse_object(data, "proof"))
+    if format_proof(proof) != data:
+        raise Malformed("not the canonical spelling (SPEC 7.1): was the file edited or re-formatted?", "proof")
+    return proof
+
+
+def parse_object(data: bytes, where: str) -> dict[str, object]:
+    """A JSON object in UTF-8, no member twice; other JSON values and numbers are refused."""
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_int=_no_number, parse_float=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON in UTF-8 ({error})", where) from None
+    if type(value) is not dict:
+        raise Malformed("want a JSON object", where, value)
+    return value
+
+
+def members(value: object, where: str, *names: str) -> list[object]:
+    """The members of a JSON object that has exactly these names, in this order."""
+    if type(value) is not dict:
+        raise Malformed("want a JSON object", where, value)
+    if tuple(value) != names:
+        odd = [name for name in value if name not in names] or [name for name in names if name not in value]
+        what = f"unknown or missing member {odd[0]!r}" if odd else "members out of order"
+        raise Malformed(what, where)
+    return list(value.values())
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a member twice")
+    return value
+
+
+def _no_number(text: str) -> object:
+    raise ValueError("a JSON number")
+
+
+def _proof(value: object) -> Proof:
+    if type(value) is dict and value.get("format") != FORMAT:
+        raise Malformed(f"want {FORMAT}", "format", value.get("format"))
+    fields = members(value, "proof", *_MEMBERS)
+    _, log, source, file_id, generation, root, chain, first_seq, entries, in_map, checkpoint = fields[:11]
+    commitment, last, current, first, before, pinned, sealed, earlier, replaced = fields[11:]
+    return Proof(
+        check_text(log, "log", MAX_LOG_NAME),
+        check_source_id(source, "source"),
+        decode_decimal(file_id, "file"),
+        decode_decimal(generation, "generation"),
+        _bytes(root, "root", HASH_SIZE, HASH_SIZE),
+        _bytes(chain, "chain", HASH_SIZE, HASH_SIZE),
+        decode_decimal(first_seq, "from", MAX_ENTRIES - 1),
+        [_parse_line(line, "entries") for line in _list(entries, "entries", MAX_ENTRIES)],
+        _parse_in_map(in_map),
+        _parse_note(checkpoint, "checkpoint"),
+        _path(commitment, "commitment"),
+        _path(last, "last"),
+        _parse_included(current),
+        _parse_bracket(first, "first"),
+        _parse_bracket(before, "before"),
+        _parse_since(pinned, "pinned"),
+        _parse_since(sealed, "sealed"),
+        [_parse_earlier(item) for item in _list(earlier, "earlier", MAX_EARLIER)],
+        [_parse_replaced(item) for item in _list(replaced, "replaced", MAX_REPLACED)],
+    )
+
+
+def _parse_line(value: object, where: str) -> Line:
+    if type(value) is not list or len(value) != 4:
+        raise Malformed("want [entry, content, path, context]", where, value)
+    entry, *openings = value
+    parts = [None if o is None else _bytes(o, where, 0, MAX_OPENING) for o in openings]
+    return Line(_bytes(entry, where, 0, MAX_ENTRY), *parts)
+
+
+def _parse_in_map(value: object) -> InMap:
+    root, seq, head, index, siblings = members(value, "map", "root", "seq", "head", "index", "siblings")
+    return InMap(
+        _bytes(root, "map.root", HASH_SIZE, HASH_SIZE),
+        decode_decimal(seq, "map.seq", MAX_ENTRIES - 1),
+        _bytes(head, "map.head", HASH_SIZE, HASH_SIZE),
+        decode_decimal(index, "map.index"),
+        _path(siblings, "map.siblings", MAX_SIBLINGS),
+    )
+
+
+def _parse_note(value: object, where: str) -> bytes:
+    if type(value) is not str:
+        raise Malformed("want a signed note", where, value)
+    try:
+        note = value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Malformed("not UTF-8", where) from None
+    if len(note) > MAX_NOTE_SIZE:
+        raise Malformed(f"want at most {MAX_NOTE_SIZE} bytes", where, len(note))
+    return note
+
+
+def _parse_included(value: object) -> Included | None:
+    if value is None:
+        return None
+    index, hashes = members(value, "current", "index", "hashes")
+    return Included(decode_decimal(index, "current.index"), _path(hashes, "current.hashes"))
+
+
+def _parse_bracket(value: object, where: str) -> Bracket | None:
+    if value is None:
+        return None
+    checkpoint, hashes = members(value, where, "checkpoint", "hashes")
+    return Bracket(_parse_note(checkpoint, where), _path(hashes, f"{where}.hashes"))
+
+
+def _parse_since(value: object, where: str) -> Since | None:
+    if value is None:
+        return None
+    size, hashes = members(value, where, "size", "hashes")
+    return Since(decode_decimal(size, f"{where}.size"), _path(hashes, f"{where}.hashes"))
+
+
+def _parse_earlier(value: object) -> Earlier:
+    chain, before, step, index, siblings = members(value, "earlier", "chain", "before", "step", "index", "siblings")
+    return Earlier(
+        _bytes(chain, "earlier.chain", HASH_SIZE, HASH_SIZE),
+        _bytes(before, "earlier.before", HASH_SIZE, HASH_SIZE),
+        _parse_line(step, "earlier.step"),
+        decode_decimal(index, "earlier.index"),
+        _path(siblings, "earlier.siblings", MAX_SIBLINGS),
+    )
+
+
+def _parse_replaced(value: object) -> Replaced:
+    file_id, generation, step, index, hashes = members(
+        value, "replaced", "file", "generation", "step", "index", "hashes"
+    )
+    return Replaced(
+        decode_decimal(file_id, "replaced.file"),
+        decode_decimal(generation, "replaced.generation"),
+        _parse_line(step, "replaced.step"),
+        decode_decimal(index, "replaced.index"),
+        _path(hashes, "replaced.hashes"),
+    )
+
+
+def _list(value: object, where: str, limit: int) -> list[object]:
+    if type(value) is not list or len(value) > limit:
+        raise Malformed(f"want a list of at most {limit}", where)
+    return value
+
+
+def _path(value: object, where: str, limit: int = MAX_PROOF_HASHES) -> list[bytes]:
+    data = _bytes(value, where, 0, limit * HASH_SIZE)
+    if len(data) % HASH_SIZE:
+        raise Malformed("want a multiple of 32 bytes", where, len(data))
+    return [data[i : i + HASH_SIZE] for i in range(0, len(data), HASH_SIZE)]
+
+
+def _bytes(value: object, where: str, least: int, most: int) -> bytes:
+    """Base64 to bytes. That it is the canonical spelling shows when the whole proof is formatted again."""
+    if type(value) is not str:
+        raise Malformed("want a base64 string", where, value)
+    try:
+        data = a2b_base64(value, strict_mode=True)
+    except (Base64Error, ValueError):
+        raise Malformed("not base64", where, value) from None
+    if not least <= len(data) <= most:
+        raise Malformed(f"want {least} to {most} bytes", where, len(data))
+    return data

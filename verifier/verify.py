@@ -1,0 +1,615 @@
+"""The main path: proof + keys + policies + memory -> report, in the numbered steps of SPEC 9.
+
+    1  the proof is for this log and source, and its names follow from the owner's keys
+    2  a key of the log signed the checkpoint, and no other view of the same size is known
+    3  the witnesses' quorum saw it: the log only grew
+    4  the auditors' quorum replayed it: map and chains are what the leaves say
+    5  it continues the tree that this client has seen before
+    6  the last leaf of the tree commits to the map
+    7  the map holds this chain, with this last seq, head and leaf index
+    8  earlier generations ended in the same map, and this one continues them
+    9  the entries hash to that head, and their last leaf and the one that set the content are in the tree
+    10 every step may follow the one before; nothing is hidden, nothing stands against the history
+    11 what this client saw of the chain before is still there
+    12 the newest seal's tree is part of this one
+    13 it is the file that was asked for, and it is there
+    14 the bytes are those of the current version
+    15 the times hold: entries are not from the future, and the proof is fresh enough
+
+Each step is a function that raises. A step on which all later ones rest ends the run; the others add their
+finding and the run goes on, so that the report says everything at once. The worst finding is the verdict:
+FORK, CHANGED, NOT PROVEN, VERIFIED. Nothing here reads a file, a clock or a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from verifier import keys as owner_keys
+from verifier.chain import (
+    MISSING,
+    Binding,
+    Chain,
+    Ending,
+    Step,
+    check_close_signature,
+    genesis,
+    link,
+    open_step,
+    unsigned_close,
+)
+from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
+from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
+from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
+from verifier.map import map_value, verify_presence
+from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
+from verifier.note import Note, find_signature, verify_cosignature
+from verifier.policy import Cosigned, Policy, verify_quorum
+from verifier.proof import Bracket, Line, Proof, format_proof
+
+EVIDENCE_FORMAT = "nextcloud-audit/evidence/1-draft"
+
+FUTURE_BOUND_S = 30  # SPEC 8.3: a cosignature may be this far ahead of the verifier's clock
+CLOCK_BOUND_S = 300  # SPEC 8.3: an entry may claim to be recorded this much later than witnesses saw it
+DEFAULT_MAX_AGE_S = 7 * 24 * 3600  # SPEC 8.4
+
+
+class Verdict(Enum):
+    """What the report says, worst last. The values are the words that users read."""
+
+    VERIFIED = "VERIFIED"
+    NOT_PROVEN = "NOT PROVEN"
+    CHANGED = "CHANGED"
+    FORK = "FORK"
+
+    @property
+    def rank(self) -> int:
+        return _RANKS[self]
+
+
+_RANKS = {Verdict.VERIFIED: 0, Verdict.NOT_PROVEN: 1, Verdict.CHANGED: 2, Verdict.FORK: 3}
+
+
+class Trust(NamedTuple):
+    """What the user brings: policies by file, and keys. `blinding` None: neither seed nor reader key is held."""
+
+    log_name: str
+    source_id: str
+    witnesses: Policy
+    auditors: Policy
+    owner_key: bytes | None
+    blinding: bytes | None
+
+
+class Question(NamedTuple):
+    """What the user asks. Times in POSIX seconds. `content` None asks about the history alone."""
+
+    now: int
+    content: Content | None = None
+    path: str | None = None
+    file_id: int | None = None
+    max_age_s: int = DEFAULT_MAX_AGE_S
+    as_of: int | str | None = None  # a time, or "proof"
+    require_seal: bool = False
+    mends: frozenset[tuple[bytes, int]] = frozenset()  # taints that a seal in the making will accept
+
+
+class Memory(NamedTuple):
+    """What this client's state holds that bears on the proof (SPEC 10)."""
+
+    checkpoint: bytes | None = None
+    chain: Proof | None = None  # the last whole proof that was VERIFIED for this file
+    path_file_id: int | None = None  # the file id that this path had
+
+
+class Finding(NamedTuple):
+    """One thing that keeps the verdict from VERIFIED. `reason` is a stable word, `seq` the step where it shows."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+    seq: int | None = None
+
+
+class Times(NamedTuple):
+    """When, in POSIX seconds, as the quorum says. `not_before` None: the proof has no earlier checkpoint."""
+
+    not_before: int | None
+    not_later_than: int
+    still_newest_at: int
+
+
+class Report(NamedTuple):
+    """The verdict and everything that it rests on. `proof` is whole: a short one was joined to the stored one."""
+
+    verdict: Verdict
+    findings: list[Finding]
+    proof: Proof
+    chain: Chain | None
+    checkpoint: Checkpoint | None
+    witnesses: Cosigned | None
+    auditors: Cosigned | None
+    times: Times | None
+    as_of: int | None
+    older_version: int | None  # the bytes given are those of this earlier seq
+    evidence: dict[str, object] | None
+    pins_checkpoint: bool  # step 5 held and the witnesses' quorum stands: the state takes the checkpoint
+    pins_chain: bool  # VERIFIED as current: the state takes the whole proof
+
+
+class Run:
+    """The facts that the steps hand on to each other."""
+
+    def __init__(self, proof: Proof, trust: Trust, question: Question, memory: Memory) -> None:
+        self.proof, self.trust, self.question, self.memory = proof, trust, question, memory
+        self.findings: list[Finding] = []
+        self.note: Note
+        self.checkpoint: Checkpoint | None = None
+        self.binding: Binding
+        self.witnesses: Cosigned | None = None
+        self.auditors: Cosigned | None = None
+        self.continues = False
+        self.ending: Ending | None = None
+        self.chain: Chain | None = None
+        self.times: Times | None = None
+        self.as_of: int | None = None
+        self.older_version: int | None = None
+        self.evidence: dict[str, object] | None = None
+
+    @property
+    def tree(self) -> Checkpoint:
+        assert self.checkpoint is not None
+        return self.checkpoint
+
+    @property
+    def history(self) -> Chain:
+        assert self.chain is not None
+        return self.chain
+
+    def add(self, error: NotVerified) -> None:
+        """Turns a failed check into a finding."""
+        if isinstance(error, Fork):
+            self.evidence = error.evidence
+            self.findings.append(Finding(Verdict.FORK, "fork", str(error)))
+        elif isinstance(error, Changed):
+            self.findings.append(Finding(Verdict.CHANGED, error.reason, str(error), error.seq))
+        elif isinstance(error, NotProven):
+            self.findings.append(Finding(Verdict.NOT_PROVEN, error.reason, str(error)))
+        else:
+            raise error
+
+
+def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Report:
+    """Takes a parsed proof through all steps. Raises only Malformed, for parts that are not in their format."""
+    run = Run(join(proof, memory.chain), trust, question, memory)
+    for step, ends_run in _STEPS:
+        try:
+            step(run)
+        except NotVerified as error:
+            run.add(error)
+            if ends_run:
+                break
+    verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
+    current = verdict is Verdict.VERIFIED and question.as_of is None and question.content is not None
+    pins = run.continues and run.witnesses is not None and verdict is not Verdict.FORK and question.as_of is None
+    return Report(
+        *(verdict, run.findings, run.proof, run.chain, run.checkpoint, run.witnesses, run.auditors, run.times),
+        *(run.as_of, run.older_version, run.evidence, pins, current),
+    )
+
+
+def join(proof: Proof, stored: Proof | None) -> Proof:
+    """A short proof, completed by the entries of the stored whole one (SPEC 10.3)."""
+    if proof.first_seq == 0:
+        return proof
+    same = stored is not None and (stored.chain_id, stored.root) == (proof.chain_id, proof.root)
+    if stored is None or not same or len(stored.entries) < proof.first_seq:
+        raise Usage(
+            f"the proof starts at step {proof.first_seq}, and the state lacks what comes before: fetch a whole one"
+        )
+    return proof._replace(first_seq=0, entries=stored.entries[: proof.first_seq] + proof.entries)
+
+
+# -- the steps ----------------------------------------------------------------------------------------------
+
+
+def check_names(run: Run) -> None:
+    """Step 1. Log, source and file id are the ones meant; root and chain id follow from the owner's keys."""
+    proof, trust, asked = run.proof, run.trust, run.question.file_id
+    if proof.log != trust.log_name:
+        raise NotProven("other-log", f"the proof is for log {proof.log}, want {trust.log_name}")
+    if proof.source != trust.source_id:
+        raise NotProven("other-source", f"the proof is for source {proof.source}, want {trust.source_id}")
+    if asked is not None and proof.file_id != asked:
+        raise NotProven("other-file", f"the proof is for file {proof.file_id}, want {asked}")
+    if trust.blinding is not None and trust.owner_key is not None:
+        if proof.root != owner_keys.owner_root(trust.owner_key, trust.blinding):
+            raise NotProven(
+                "not-owner", "the chain does not belong to the owner of this key (or nobody has enrolled: custodial)"
+            )
+        wanted = owner_keys.chain_id(trust.blinding, proof.source, proof.file_id, proof.generation)
+        if proof.chain_id != wanted:
+            raise NotProven("other-chain", f"the chain shown is not the one of file {proof.file_id}")
+    run.binding = Binding(proof.log, proof.source, proof.root, proof.file_id, proof.chain_id, trust.owner_key)
+
+
+def check_checkpoint(run: Run) -> None:
+    """Step 2. [R] Two trees of one size with different roots, both signed, are a fork."""
+    run.note, checkpoint = open_checkpoint(run.proof.checkpoint, *run.trust.witnesses.log_keys)
+    if checkpoint.size == 0:
+        raise NotProven("empty-tree", "the checkpoint is of an empty tree")
+    run.checkpoint = checkpoint
+    if run.memory.checkpoint is not None:
+        _, seen = open_checkpoint(run.memory.checkpoint, *run.trust.witnesses.log_keys)
+        _refuse_fork(seen, run.memory.checkpoint, checkpoint, run.proof.checkpoint)
+
+
+def check_witnesses(run: Run) -> None:
+    """Step 3."""
+    run.witnesses = _quorum(run, run.trust.witnesses, run.note)
+    if run.trust.witnesses.ov == 0:
+        raise NotProven("weak-policy", "two quorums of the witnesses need not overlap (ov = 0): no policy to rely on")
+
+
+def check_auditors(run: Run) -> None:
+    """Step 4. [R] Without it the map is only what the server committed to."""
+    run.auditors = _quorum(run, run.trust.auditors, run.note)
+    if run.auditors.still_newest_at is None:
+        raise NotProven("not-replayed", "newest that the server committed to; nobody has replayed it")
+
+
+def check_continues(run: Run) -> None:
+    """Step 5. [R] Old size and root come from the state, never from the proof."""
+    if run.memory.checkpoint is None:
+        run.continues = True
+        return
+    seen_note, seen = open_checkpoint(run.memory.checkpoint, *run.trust.witnesses.log_keys)
+    if run.tree.size < seen.size:
+        _refuse_rollback(run, seen_note, seen)
+    elif run.tree.size == seen.size:
+        run.continues = True
+    else:
+        pinned = run.proof.pinned
+        if pinned is None or pinned.size != seen.size:
+            raise NotProven(
+                "unconnected", f"the proof does not start from the tree of size {seen.size} that was seen before"
+            )
+        verify_consistency(seen.size, seen.root, run.tree.size, run.tree.root, pinned.hashes)
+        run.continues = True
+
+
+def check_commitment(run: Run) -> None:
+    """Step 6. [R] The last leaf, at size - 1, commits to the map root."""
+    leaf = leaf_hash(encode_leaf(MapLeaf(run.proof.map.root)))
+    verify_inclusion(run.tree.size - 1, run.tree.size, leaf, run.proof.commitment, run.tree.root)
+
+
+def check_map(run: Run) -> None:
+    """Step 7."""
+    shown = run.proof.map
+    value = map_value(shown.seq, shown.head, shown.leaf_index)
+    verify_presence(run.proof.chain_id, value, shown.siblings, shown.root)
+
+
+def check_earlier(run: Run) -> None:
+    """Step 8. [R] Every earlier generation is in the same map and ends with `closed`."""
+    proof, trust = run.proof, run.trust
+    if proof.generation > 0 and trust.blinding is not None and len(proof.earlier) - proof.generation not in (0, 1):
+        raise NotProven("generations", f"{len(proof.earlier)} earlier generations are shown, want {proof.generation}")
+    for distance, earlier in enumerate(proof.earlier, 1):
+        generation = proof.generation - distance
+        binding = run.binding._replace(chain_id=earlier.chain_id)
+        if generation < 0:
+            binding = binding._replace(owner_key=None)  # another root's: its owner's key is not known here
+        elif trust.blinding is not None:
+            wanted = owner_keys.chain_id(trust.blinding, proof.source, proof.file_id, generation)
+            if earlier.chain_id != wanted:
+                raise NotProven(
+                    "generations", f"the chain shown is not generation {generation} of file {proof.file_id}"
+                )
+        step = _open(earlier.step)
+        head = link(earlier.before, earlier.chain_id, step.entry.seq, step.hash)
+        value = map_value(step.entry.seq, head, earlier.leaf_index)
+        verify_presence(earlier.chain_id, value, earlier.siblings, proof.map.root)
+        ending = closed_ending(binding, earlier.before, step, head)
+        run.ending = run.ending or ending
+
+
+def check_history(run: Run) -> None:
+    """Step 9. A rewritten, dropped or added entry shows here; the entries are in the tree, not only in the map."""
+    proof, shown = run.proof, run.proof.map
+    steps = [_open(line) for line in proof.entries]
+    head = genesis(run.binding)
+    for seq, step in enumerate(steps):
+        head = link(head, proof.chain_id, seq, step.hash)
+        if step.entry.seq != seq:
+            raise Changed("history", f"step {seq} is missing: the next one shown is {step.entry.seq}", seq)
+    if len(steps) != shown.seq + 1:
+        raise Changed(
+            "history", f"the log holds {shown.seq + 1} steps of this file, the proof shows {len(steps)}", len(steps)
+        )
+    if head != shown.head:
+        raise ChainBroken(_first_difference(run, steps), shown.head, head)
+    leaf = chain_leaf(proof.chain_id, shown.seq, head, steps[-1].hash)
+    verify_inclusion(shown.leaf_index, run.tree.size, leaf, proof.last, run.tree.root)
+    run.chain = Chain(run.binding, run.ending)
+    for step in steps:
+        run.history.append(step)
+    _check_current_leaf(run)
+
+
+def check_standing(run: Run) -> None:
+    """Step 10. [R] A taint goes only with the owner's seal; a later `written` hides nothing."""
+    chain = run.history
+    chain.check_openings()
+    for kind in TaintKind:  # the worst first
+        _raise_taints(chain, kind, run.question.mends)
+
+
+def check_memory(run: Run) -> None:
+    """Step 11. [R] Nothing before what this client has seen was changed or dropped."""
+    stored, chain = run.memory.chain, run.history
+    if stored is None:
+        return
+    if stored.chain_id == chain.binding.chain_id:
+        _compare_heads(run, stored)
+    elif stored.root == chain.binding.root and stored.generation < run.proof.generation:
+        earlier = run.proof.earlier[run.proof.generation - stored.generation - 1]
+        closed = _open(earlier.step).entry.seq
+        last = stored.map.seq
+        if closed <= last or (closed == last + 1 and earlier.before != stored.map.head):
+            raise Changed(
+                "pinned", f"generation {stored.generation} did not end after step {last}, which was seen before", last
+            )
+    elif stored.root == chain.binding.root:
+        raise NotProven(
+            "stale", f"the proof is of generation {run.proof.generation}, {stored.generation} was seen before"
+        )
+
+
+def check_seal_tree(run: Run) -> None:
+    """Step 12. [R] The tree that the owner's device saw when it sealed is part of this one."""
+    seals = run.history.seals
+    if seals:
+        seal, shown = seals[-1].seal, run.proof.sealed
+        if shown is None or shown.size != seal.tree_size or shown.size > run.tree.size:
+            raise NotProven("seal-tree", f"the proof does not start from the sealed tree of size {seal.tree_size}")
+        verify_consistency(seal.tree_size, seal.tree_root, run.tree.size, run.tree.root, shown.hashes)
+    sealed_now = bool(seals) and seals[-1].seal.seq >= run.history.version
+    if run.question.require_seal and not sealed_now:
+        raise NotProven("unsealed", "the current version is not sealed by the owner's device")
+    if run.trust.blinding is None and not seals:
+        raise NotProven("not-owner", "you hold neither seed nor reader key, and no seal says which file this chain is")
+
+
+def check_identity(run: Run) -> None:
+    """Step 13. [R] The file asked for, by path and file id, and it is neither deleted nor closed."""
+    chain, question = run.history, run.question
+    if chain.status == "deleted":
+        raise NotProven("deleted", f"the file was deleted at step {_last_of(chain, Operation.DELETED)}")
+    if chain.status == "closed":
+        raise NotProven("closed", "this chain is closed: fetch the proof of the generation that continues it")
+    if question.path is None:
+        return
+    if chain.path is MISSING:
+        raise NotProven("path-erased", f"the path is erased: ask by file id {run.proof.file_id}")
+    if chain.path != question.path:
+        raise NotProven("other-path", f"the file is at {chain.path!r}, want {question.path!r}")
+    if run.memory.path_file_id not in (None, run.proof.file_id):
+        _check_replaced(run, run.memory.path_file_id, question.path)
+
+
+def check_bytes(run: Run) -> None:
+    """Step 14."""
+    given, chain = run.question.content, run.history
+    if given is None or not isinstance(chain.content, Content) or given.same_bytes(chain.content):
+        return
+    older = [step for step in chain.steps if isinstance(step.content, Content) and given.same_bytes(step.content)]
+    if older:
+        run.older_version = older[-1].entry.seq
+    what = "it is an older version" if older else "no version of it ever had these bytes"
+    raise Changed(
+        "bytes", f"the bytes are not those of the current version (step {chain.version}): {what}", chain.version
+    )
+
+
+def check_times(run: Run) -> None:
+    """Step 15. Times are the quorum's: never one clock's, never a minimum, maximum or mean."""
+    if run.witnesses is None or run.witnesses.still_newest_at is None or run.witnesses.not_later_than is None:
+        return
+    first = _bracket(run, run.proof.first, "first")
+    before = _bracket(run, run.proof.before, "before")
+    index = run.proof.map.leaf_index
+    not_later_than = run.witnesses.not_later_than
+    if first is not None and first[0].size > index and first[1].not_later_than is not None:
+        not_later_than = min(not_later_than, first[1].not_later_than)
+    not_before = before[1].still_newest_at if before is not None and before[0].size <= index else None
+    run.times = Times(not_before, not_later_than, run.witnesses.still_newest_at)
+    for step in run.history.steps if run.chain else ():
+        if step.entry.recorded > not_later_than + CLOCK_BOUND_S:
+            raise NotProven(
+                "clock",
+                f"step {step.entry.seq} claims to be recorded after witnesses saw it: the server's clock is wrong",
+            )
+    _check_freshness(run, run.times)
+
+
+_STEPS: tuple[tuple[Callable[[Run], None], bool], ...] = (
+    (check_names, True),
+    (check_checkpoint, True),
+    (check_witnesses, False),
+    (check_auditors, False),
+    (check_continues, False),
+    (check_commitment, True),
+    (check_map, True),
+    (check_earlier, True),
+    (check_history, True),
+    (check_standing, False),
+    (check_memory, False),
+    (check_seal_tree, False),
+    (check_identity, False),
+    (check_bytes, False),
+    (check_times, False),
+)
+
+
+# -- pieces ---------------------------------------------------------------------------------------------------
+
+
+def chain_leaf(chain_id: bytes, seq: int, head: bytes, hashed: bytes) -> bytes:
+    """The leaf hash of a chain's entry: x is the head at seq 0, else the entry's hash (SPEC 6.1)."""
+    return leaf_hash(encode_leaf(EntryLeaf(chain_id, seq, hashed if seq else head)))
+
+
+def closed_ending(binding: Binding, before: bytes, step: Step, head: bytes) -> Ending:
+    """What a `closed` says of its chain. A close that the owner did not sign is a taint of its own (SPEC 4.5)."""
+    closed = step.entry.argument
+    if not isinstance(closed, Closed):
+        raise NotProven("generations", "an earlier generation does not end with closed")
+    taints = closed.taints
+    if closed.signature and binding.owner_key is not None:
+        check_close_signature(binding, before, step.entry)
+    else:
+        taints = (*taints, unsigned_close(binding.chain_id, step.entry.seq))
+    return Ending(binding.chain_id, step.entry.seq, head, step.content, step.path, taints)
+
+
+def _open(line: Line) -> Step:
+    return open_step(line.entry, (line.content, line.path, line.context))
+
+
+def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
+    return verify_quorum(policy, note, run.question.now + FUTURE_BOUND_S)
+
+
+def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
+    if one.size == other.size and one.root != other.root:
+        message = f"the log signed two different trees of size {one.size}"
+        raise Fork(message, fork_evidence("two-roots", one_note, other_note))
+
+
+def fork_evidence(kind: str, *notes: bytes) -> dict[str, object]:
+    """Two signed notes that exclude each other; a third person needs nothing but the public keys."""
+    return {"format": EVIDENCE_FORMAT, "kind": kind, "notes": [note.decode("utf-8") for note in notes]}
+
+
+def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
+    """[R] A smaller tree is stale, or a fork if one witness signed it after the bigger one."""
+    for name, witness in run.trust.witnesses.witnesses.items():
+        if find_signature(seen_note, witness.key) is None or find_signature(run.note, witness.key) is None:
+            continue
+        if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
+            message = f"witness {name} signed size {run.tree.size} after it had signed size {seen.size}"
+            assert run.memory.checkpoint is not None
+            raise Fork(message, fork_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
+    if run.question.as_of is None:
+        raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
+
+
+def _first_difference(run: Run, steps: list[Step]) -> int:
+    """The step where a rewritten history departs from the stored one; the last step where that is not known."""
+    stored = run.memory.chain
+    if stored is not None and stored.chain_id == run.proof.chain_id:
+        for seq, (old, new) in enumerate(zip(stored.entries, run.proof.entries, strict=False)):
+            if old.entry != new.entry:
+                return seq
+    return len(steps) - 1
+
+
+def _check_current_leaf(run: Run) -> None:
+    """[R] The leaf that set the current content is in the tree, when it is not the last one."""
+    chain, current = run.history, run.proof.current
+    if chain.version == chain.seq:
+        if current is not None:
+            raise Malformed("want null, the last leaf set the content", "current")
+        return
+    if current is None:
+        raise NotProven("broken-proof", "the leaf that set the current content is not shown")
+    seq = chain.version
+    leaf = chain_leaf(run.proof.chain_id, seq, chain.heads[seq], chain.steps[seq].hash)
+    verify_inclusion(current.leaf_index, run.tree.size, leaf, current.hashes, run.tree.root)
+
+
+def _raise_taints(chain: Chain, kind: TaintKind, mended: frozenset[tuple[bytes, int]]) -> None:
+    taints = [t for key, t in chain.taints.items() if t.kind is kind and key not in mended]
+    if not taints:
+        return
+    own = [taint.seq for taint in taints if taint.chain_id == chain.binding.chain_id]
+    where = "step " + ", ".join(map(str, own)) if own else "an earlier generation"
+    if kind is TaintKind.ALTERED:
+        message = f"the bytes changed with no operation ({where}), and no seal of the owner accepts that"
+        raise Changed("altered", message, own[0] if own else None)
+    if kind is TaintKind.GAP:
+        raise NotProven("gap", f"history is known to be missing ({where}), and no seal of the owner accepts that")
+    raise NotProven("unsigned-close", "an earlier generation was closed without the owner, and no seal accepts that")
+
+
+def _compare_heads(run: Run, stored: Proof) -> None:
+    """Every step shared with the stored whole proof has the same head."""
+    chain, head = run.history, genesis(run.history.binding)
+    for seq, line in enumerate(stored.entries[: chain.seq + 1]):
+        head = link(head, stored.chain_id, seq, entry_hash(line.entry))
+        if head != chain.heads[seq]:
+            if run.question.as_of is not None:
+                raise Fork(f"two signed histories differ at step {seq}", _history_evidence(stored, run.proof))
+            raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
+    if chain.seq < stored.map.seq and run.question.as_of is None:
+        raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
+
+
+def _history_evidence(*proofs: Proof) -> dict[str, object]:
+    texts = [format_proof(proof).decode("utf-8") for proof in proofs]
+    return {"format": EVIDENCE_FORMAT, "kind": "two-histories", "proofs": texts}
+
+
+def _check_replaced(run: Run, file_id: int, path: str) -> None:
+    """[R] Another file id for a known path: the old file's `deleted`, `moved` or `closed` is in the same tree."""
+    shown = [replaced for replaced in run.proof.replaced if replaced.file_id == file_id]
+    if not shown or run.trust.blinding is None:
+        message = (
+            f"{path!r} was file {file_id} before, now {run.proof.file_id}, and nothing shows that the old one left"
+        )
+        raise NotProven("other-file-id", message)
+    replaced = shown[0]
+    step = _open(replaced.step)
+    gone = step.entry.operation in (Operation.DELETED, Operation.CLOSED)
+    moved = step.entry.operation is Operation.MOVED and step.path is not MISSING and step.path != path
+    if not gone and not moved:
+        raise NotProven("other-file-id", f"step {step.entry.seq} of file {file_id} does not free the path {path!r}")
+    chain_id = owner_keys.chain_id(run.trust.blinding, run.proof.source, file_id, replaced.generation)
+    leaf = chain_leaf(chain_id, step.entry.seq, b"", step.hash)
+    verify_inclusion(replaced.leaf_index, run.tree.size, leaf, replaced.hashes, run.tree.root)
+
+
+def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint, Cosigned] | None:
+    """Another checkpoint of the proof, once it is signed, cosigned, and an earlier state of the newest one."""
+    if bracket is None:
+        return None
+    note, checkpoint = open_checkpoint(bracket.checkpoint, *run.trust.witnesses.log_keys)
+    if checkpoint.size == 0:
+        raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
+    _refuse_fork(checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
+    verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, bracket.hashes)
+    return checkpoint, _quorum(run, run.trust.witnesses, note)
+
+
+def _check_freshness(run: Run, times: Times) -> None:
+    as_of, now = run.question.as_of, run.question.now
+    if as_of is None:
+        if now - times.still_newest_at > run.question.max_age_s:
+            age = now - times.still_newest_at
+            raise NotProven(
+                "stale", f"still the newest {age} s ago, want at most {run.question.max_age_s} s: fetch a new proof"
+            )
+        return
+    run.as_of = times.still_newest_at if as_of == "proof" else int(as_of)
+    if not times.not_later_than <= run.as_of <= times.still_newest_at:
+        shown = f"{times.not_later_than} to {times.still_newest_at}"
+        raise NotProven("as-of", f"the proof speaks of {shown}, asked was {run.as_of}")
+
+
+def _last_of(chain: Chain, operation: Operation) -> int:
+    return next(step.entry.seq for step in reversed(chain.steps) if step.entry.operation is operation)
