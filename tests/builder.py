@@ -38,7 +38,8 @@ from verifier.map import map_value
 from verifier.note import COSIGNATURE, SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Bracket, Earlier, Included, InMap, Line, Proof, Replaced, Since
-from verifier.verify import Memory, Question, Report, Trust, verify
+from verifier.verdict import Memory, Question, Report, Trust
+from verifier.verify import verify
 
 from tests import map_reference, reference
 

@@ -24,8 +24,6 @@ FORK, CHANGED, NOT PROVEN, VERIFIED. Nothing here reads a file, a clock or a soc
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import NamedTuple
 
 from verifier import keys as owner_keys
 from verifier.chain import (
@@ -43,101 +41,17 @@ from verifier.chain import (
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
+from verifier.evidence import history_evidence, note_evidence
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import Note, find_signature, verify_cosignature
 from verifier.policy import Cosigned, Policy, verify_quorum
-from verifier.proof import Bracket, Line, Proof, format_proof
-
-EVIDENCE_FORMAT = "nextcloud-audit/evidence/1-draft"
+from verifier.proof import Bracket, Line, Proof
+from verifier.verdict import Finding, Memory, Question, Report, Times, Trust, Verdict
 
 FUTURE_BOUND_S = 30  # SPEC 8.3: a cosignature may be this far ahead of the verifier's clock
 CLOCK_BOUND_S = 300  # SPEC 8.3: an entry may claim to be recorded this much later than witnesses saw it
-DEFAULT_MAX_AGE_S = 7 * 24 * 3600  # SPEC 8.4
-
-
-class Verdict(Enum):
-    """What the report says, worst last. The values are the words that users read."""
-
-    VERIFIED = "VERIFIED"
-    NOT_PROVEN = "NOT PROVEN"
-    CHANGED = "CHANGED"
-    FORK = "FORK"
-
-    @property
-    def rank(self) -> int:
-        return _RANKS[self]
-
-
-_RANKS = {Verdict.VERIFIED: 0, Verdict.NOT_PROVEN: 1, Verdict.CHANGED: 2, Verdict.FORK: 3}
-
-
-class Trust(NamedTuple):
-    """What the user brings: policies by file, and keys. `blinding` None: neither seed nor reader key is held."""
-
-    log_name: str
-    source_id: str
-    witnesses: Policy
-    auditors: Policy
-    owner_key: bytes | None
-    blinding: bytes | None
-
-
-class Question(NamedTuple):
-    """What the user asks. Times in POSIX seconds. `content` None asks about the history alone."""
-
-    now: int
-    content: Content | None = None
-    path: str | None = None
-    file_id: int | None = None
-    max_age_s: int = DEFAULT_MAX_AGE_S
-    as_of: int | str | None = None  # a time, or "proof"
-    require_seal: bool = False
-    mends: frozenset[tuple[bytes, int]] = frozenset()  # taints that a seal in the making will accept
-
-
-class Memory(NamedTuple):
-    """What this client's state holds that bears on the proof (SPEC 10)."""
-
-    checkpoint: bytes | None = None
-    chain: Proof | None = None  # the last whole proof that was VERIFIED for this file
-    path_file_id: int | None = None  # the file id that this path had
-
-
-class Finding(NamedTuple):
-    """One thing that keeps the verdict from VERIFIED. `reason` is a stable word, `seq` the step where it shows."""
-
-    verdict: Verdict
-    reason: str
-    message: str
-    seq: int | None = None
-
-
-class Times(NamedTuple):
-    """When, in POSIX seconds, as the quorum says. `not_before` None: the proof has no earlier checkpoint."""
-
-    not_before: int | None
-    not_later_than: int
-    still_newest_at: int
-
-
-class Report(NamedTuple):
-    """The verdict and everything that it rests on. `proof` is whole: a short one was joined to the stored one."""
-
-    verdict: Verdict
-    findings: list[Finding]
-    proof: Proof
-    chain: Chain | None
-    checkpoint: Checkpoint | None
-    witnesses: Cosigned | None
-    auditors: Cosigned | None
-    times: Times | None
-    as_of: int | None
-    older_version: int | None  # the bytes given are those of this earlier seq
-    evidence: dict[str, object] | None
-    pins_checkpoint: bool  # step 5 held and the witnesses' quorum stands: the state takes the checkpoint
-    pins_chain: bool  # VERIFIED as current: the state takes the whole proof
 
 
 class Run:
@@ -488,12 +402,7 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
 def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
     if one.size == other.size and one.root != other.root:
         message = f"the log signed two different trees of size {one.size}"
-        raise Fork(message, fork_evidence("two-roots", one_note, other_note))
-
-
-def fork_evidence(kind: str, *notes: bytes) -> dict[str, object]:
-    """Two signed notes that exclude each other; a third person needs nothing but the public keys."""
-    return {"format": EVIDENCE_FORMAT, "kind": kind, "notes": [note.decode("utf-8") for note in notes]}
+        raise Fork(message, note_evidence("two-roots", one_note, other_note))
 
 
 def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
@@ -504,7 +413,7 @@ def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
         if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
             message = f"witness {name} signed size {run.tree.size} after it had signed size {seen.size}"
             assert run.memory.checkpoint is not None
-            raise Fork(message, fork_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
+            raise Fork(message, note_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
     if run.question.as_of is None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
 
@@ -554,15 +463,10 @@ def _compare_heads(run: Run, stored: Proof) -> None:
         head = link(head, stored.chain_id, seq, entry_hash(line.entry))
         if head != chain.heads[seq]:
             if run.question.as_of is not None:
-                raise Fork(f"two signed histories differ at step {seq}", _history_evidence(stored, run.proof))
+                raise Fork(f"two signed histories differ at step {seq}", history_evidence(stored, run.proof))
             raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
     if chain.seq < stored.map.seq and run.question.as_of is None:
         raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
-
-
-def _history_evidence(*proofs: Proof) -> dict[str, object]:
-    texts = [format_proof(proof).decode("utf-8") for proof in proofs]
-    return {"format": EVIDENCE_FORMAT, "kind": "two-histories", "proofs": texts}
 
 
 def _check_replaced(run: Run, file_id: int, path: str) -> None:

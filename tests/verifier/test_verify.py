@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.builder import World
 from verifier.entry import Operation
 from verifier.proof import format_proof, parse_proof
-from verifier.verify import Verdict
+from verifier.verdict import Verdict
 
 
 def a_file(world: World | None = None) -> World:

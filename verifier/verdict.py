@@ -1,0 +1,100 @@
+"""What goes into a verification and what comes out: trust, question, memory; findings, verdict, report.
+
+SPEC 9. These are values, without a rule among them; the rules are in `verifier.verify`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from verifier.chain import Chain
+from verifier.checkpoint import Checkpoint
+from verifier.entry import Content
+from verifier.policy import Cosigned, Policy
+from verifier.proof import Proof
+
+DEFAULT_MAX_AGE_S = 7 * 24 * 3600  # SPEC 8.4
+
+
+class Verdict(Enum):
+    """What the report says, worst last. The values are the words that users read."""
+
+    VERIFIED = "VERIFIED"
+    NOT_PROVEN = "NOT PROVEN"
+    CHANGED = "CHANGED"
+    FORK = "FORK"
+
+    @property
+    def rank(self) -> int:
+        return _RANKS[self]
+
+
+_RANKS = {Verdict.VERIFIED: 0, Verdict.NOT_PROVEN: 1, Verdict.CHANGED: 2, Verdict.FORK: 3}
+
+
+class Trust(NamedTuple):
+    """What the user brings: policies by file, and keys. `blinding` None: neither seed nor reader key is held."""
+
+    log_name: str
+    source_id: str
+    witnesses: Policy
+    auditors: Policy
+    owner_key: bytes | None
+    blinding: bytes | None
+
+
+class Question(NamedTuple):
+    """What the user asks. Times in POSIX seconds. `content` None asks about the history alone."""
+
+    now: int
+    content: Content | None = None
+    path: str | None = None
+    file_id: int | None = None
+    max_age_s: int = DEFAULT_MAX_AGE_S
+    as_of: int | str | None = None  # a time, or "proof"
+    require_seal: bool = False
+    mends: frozenset[tuple[bytes, int]] = frozenset()  # taints that a seal in the making will accept
+
+
+class Memory(NamedTuple):
+    """What this client's state holds that bears on the proof (SPEC 10)."""
+
+    checkpoint: bytes | None = None
+    chain: Proof | None = None  # the last whole proof that was VERIFIED for this file
+    path_file_id: int | None = None  # the file id that this path had
+
+
+class Finding(NamedTuple):
+    """One thing that keeps the verdict from VERIFIED. `reason` is a stable word, `seq` the step where it shows."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+    seq: int | None = None
+
+
+class Times(NamedTuple):
+    """When, in POSIX seconds, as the quorum says. `not_before` None: the proof has no earlier checkpoint."""
+
+    not_before: int | None
+    not_later_than: int
+    still_newest_at: int
+
+
+class Report(NamedTuple):
+    """The verdict and everything that it rests on. `proof` is whole: a short one was joined to the stored one."""
+
+    verdict: Verdict
+    findings: list[Finding]
+    proof: Proof
+    chain: Chain | None
+    checkpoint: Checkpoint | None
+    witnesses: Cosigned | None
+    auditors: Cosigned | None
+    times: Times | None
+    as_of: int | None
+    older_version: int | None  # the bytes given are those of this earlier seq
+    evidence: dict[str, object] | None
+    pins_checkpoint: bool  # step 5 held and the witnesses' quorum stands: the state takes the checkpoint
+    pins_chain: bool  # VERIFIED as current: the state takes the whole proof
