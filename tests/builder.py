@@ -13,8 +13,21 @@ from __future__ import annotations
 
 from hashlib import sha3_256
 
+from tests import map_reference, reference
 from verifier import keys
-from verifier.chain import NO_SEAL, Binding, Chain, Ending, close_message, open_step, seal_message
+from verifier.chain import (
+    NO_SEAL,
+    Binding,
+    Chain,
+    Ending,
+    Step,
+    Version,
+    close_message,
+    genesis,
+    link,
+    open_step,
+    seal_message,
+)
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.entry import (
     Argument,
@@ -33,15 +46,14 @@ from verifier.entry import (
     encode_entry,
     encode_path,
 )
+from verifier.errors import NotVerified
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value
 from verifier.note import COSIGNATURE, SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
-from verifier.proof import Bracket, Earlier, Included, InMap, Line, Proof, Replaced, Since
+from verifier.proof import Absence, Bracket, Earlier, Included, InMap, Line, Proof, Replaced, Since
 from verifier.verdict import Memory, Question, Report, Trust
 from verifier.verify import verify
-
-from tests import map_reference, reference
 
 ORIGIN = "log.example/files"
 SOURCE = "folder:test"
@@ -268,7 +280,7 @@ class World:
             None if pinned is None else Since(pinned, reference.consistency(pinned, leaves)),
             self._sealed(chain, leaves),
             self._earlier(history, mapped),
-            [self._replaced(self.histories[old], leaves) for old in replaces],
+            [self._replaced(self.histories[old], mapped) for old in replaces],
         )
 
     def _bracket(self, size: int, leaves: list[bytes]) -> Bracket:
@@ -290,10 +302,15 @@ class World:
             old = old.previous
         return found
 
-    def _replaced(self, history: History, leaves: list[bytes]) -> Replaced:
-        record = history.records[-1]
-        proof = reference.path(record.index, leaves)
-        return Replaced(history.binding.file_id, history.generation, record.line, record.index, proof)
+    def _replaced(self, history: History, mapped: dict[bytes, bytes]) -> Replaced:
+        """The last entry alone, which must be the one that freed the path."""
+        record, chain = history.records[-1], history.chain
+        file_id, generation = history.binding.file_id, history.generation
+        before = chain.heads[-2] if len(chain.heads) > 1 else genesis(history.binding)
+        siblings = map_reference.prove(mapped, history.binding.chain_id)[1]
+        _, around, other = map_reference.prove(mapped, self.binding(file_id, generation + 1).chain_id)
+        absence = Absence(None if other is None else b"".join(other), around) if chain.status == "closed" else None
+        return Replaced(file_id, generation, before, [record.line], record.index, siblings, absence)
 
     def verify(self, proof: Proof, data: bytes | None, memory: Memory | None = None, **asked: object) -> Report:
         """Asks now, with this world's trust; `asked` are fields of Question."""
@@ -310,20 +327,29 @@ def sign_seal(seal: Seal, binding: Binding, signer: SignerKey) -> Seal:
     return seal._replace(signature=signer.sign(seal_message(binding, seal)))
 
 
-def lie(chain: Chain, step: object) -> None:
-    """Appends a step to a replay whether or not it is legal, as a server that lies would."""
-    from verifier.chain import Step, link
-    from verifier.errors import NotVerified
+_SETS_CONTENT = {
+    *(Operation.CREATED, Operation.ADOPTED, Operation.COPIED, Operation.WRITTEN),
+    *(Operation.RESTORED, Operation.REVERTED, Operation.ALTERED),
+}
+_STATUS_AFTER = {Operation.DELETED: "deleted", Operation.CLOSED: "closed"}
 
-    assert isinstance(step, Step)
+
+def lie(chain: Chain, step: Step) -> None:
+    """Appends a step to a replay whether or not it is legal, as a server that lies would."""
     try:
         chain.append(step)
     except NotVerified:
-        chain.seq = step.entry.seq
-        chain.head = link(chain.head, chain.binding.chain_id, step.entry.seq, step.hash)
+        entry = step.entry
+        if entry.operation in _SETS_CONTENT:
+            chain.version, chain.content, chain.status = entry.seq, step.content, "live"
+            chain.versions[entry.seq] = Version(entry.content, step.content)
+        chain.status = _STATUS_AFTER.get(entry.operation, chain.status)
+        chain.path = step.path or chain.path
+        chain.seq = entry.seq
+        chain.head = link(chain.head, chain.binding.chain_id, entry.seq, step.hash)
         chain.steps.append(step)
         chain.heads.append(chain.head)
-        chain.carriers.append((chain.version, step.entry.content))
+        chain.carriers.append((chain.version, entry.content))
 
 
 def _secret(name: str) -> bytes:

@@ -9,18 +9,18 @@ SPEC 4. Entries are linked, and the first link binds the chain to its log, owner
 `Chain.append` replays entries in order and enforces the legality table:
 
     operation  when       content part                 path part    also
-    created    first      any                          any
+    created    first      any                          any          nothing came before
     adopted    first      any; of a predecessor: same  same         a predecessor's taints live on
-    copied     first      any                          any          context names the source
+    copied     first      any                          any          nothing came before; context names the source
     written    live       any                          same
     moved      live       same                         another
     touched    live       same                         same
-    restored   deleted    same as before the deletion  any
+    restored   deleted    same as before the deletion  any          its bytes had not expired
     reverted   live       same as at the named seq     same         a live version, older than the current one
     altered    live       another                      same         taint: CHANGED
     deleted    live       none                         none
     gap        live       none                         none         taint: NOT PROVEN
-    expired    not closed none                         none         versions older than the current one, once
+    expired    not closed none                         none         not the current version of a live file; each once
     erased     not closed none                         none         never the current content, each part once
     sealed     not closed none                         none         see below
     closed     not closed same, none where deleted     the same     lists every taint; nothing follows
@@ -245,6 +245,9 @@ class Chain:
     # -- the rules, one for each line of the table ------------------------------------------------------------
 
     def _begin(self, step: Step) -> None:
+        """[R] Only `adopted` may continue another chain, or its taints would be shed."""
+        if self.predecessor is not None and step.entry.operation is not Operation.ADOPTED:
+            raise IllegalStep(0, f"{step.entry.operation.word} cannot continue another chain")
         if step.entry.operation is Operation.COPIED and (
             step.context is not MISSING and ContextField.COPIED_FROM not in step.context
         ):
@@ -286,6 +289,8 @@ class Chain:
         self._keep_path(step)
 
     def _restored(self, step: Step) -> None:
+        if self.version not in self.versions:
+            raise IllegalStep(step.entry.seq, "restored, though the bytes had expired")
         _same(step, "content", step.content, self.content)
         self._set_content(step)
         self._set_path(step)
@@ -364,6 +369,9 @@ class Chain:
         version, commitment = self.carriers[seal.seq]
         if seal.head != self.heads[seal.seq] or seal.content != commitment:
             raise IllegalStep(position, f"seals a step {seal.seq} that is not the one in this chain")
+        newest = self.seals[-1].seal if self.seals else None
+        if newest is not None and not (newest.seq < seal.seq and newest.tree_size <= seal.tree_size):
+            raise IllegalStep(position, f"seals step {seal.seq}, though step {newest.seq} is sealed already")
         if not version <= seal.checked_from <= seal.seq:
             raise IllegalStep(position, f"seal says checked from {seal.checked_from}, want {version} to {seal.seq}")
         if self.binding.owner_key is not None and seal.previous != self.newest_seal_at(seal.seq):

@@ -20,11 +20,12 @@ values are decimal strings, byte strings are base64, and a list of hashes is one
      "pinned":{"size":"12","hashes":"…"},        consistency from the tree that the client has seen; null = none asked
      "sealed":{"size":"24","hashes":"…"},        consistency from the newest seal's tree; null = no seal
      "earlier":[{"chain":"…","before":"…","step":[…],"index":"…","siblings":"…"},…],
-     "replaced":[{"file":"3","generation":"0","step":[…],"index":"…","hashes":"…"},…]}
+     "replaced":[{"file":"3","generation":"0","before":"…","steps":[[…],…],"index":"…","siblings":"…","next":null},…]}
 
 `earlier` shows the end of each generation before this one, the newest first: its chain id, the head before its
 `closed`, that entry, and its place in the map. `replaced` shows, for a file id that the client knew under the same
-path, the entry after which that path was free.
+path, all steps since that path was free, the head before them, their chain's place in the map, and after a `closed`
+that the map has no next generation: {"other":"…","siblings":"…"}, the other leaf or null, and the siblings.
 
 Not checked here: what any of it proves (`verifier.verify`).
 """
@@ -48,6 +49,7 @@ FORMAT = "nextcloud-audit/proof/1-draft"
 MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8
 MAX_EARLIER = 1_024  # generations
 MAX_REPLACED = 64  # file ids that gave up one path
+MAX_REPLACED_STEPS = 1_024  # since then
 
 
 class Line(NamedTuple):
@@ -100,14 +102,23 @@ class Earlier(NamedTuple):
     siblings: list[bytes]
 
 
+class Absence(NamedTuple):
+    """The map has no such key: another leaf (key || value hash) or nothing stands in its place."""
+
+    other: bytes | None
+    siblings: list[bytes]
+
+
 class Replaced(NamedTuple):
-    """The entry after which another file's path was free, and its inclusion in the tree."""
+    """Another file that gave up a path: its last steps, the head before them, its place in the map."""
 
     file_id: int
     generation: int
-    step: Line
+    before: bytes
+    steps: list[Line]
     leaf_index: int
-    hashes: list[bytes]
+    siblings: list[bytes]
+    next: Absence | None
 
 
 class Proof(NamedTuple):
@@ -201,9 +212,17 @@ def _earlier(value: Earlier) -> str:
 
 def _replaced(value: Replaced) -> str:
     return (
-        f'{{"file":"{value.file_id}","generation":"{value.generation}","step":{_line(value.step)},'
-        f'"index":"{value.leaf_index}","hashes":{_hashes(value.hashes)}}}'
+        f'{{"file":"{value.file_id}","generation":"{value.generation}","before":{_b64(value.before)},'
+        f'"steps":[{",".join(map(_line, value.steps))}],"index":"{value.leaf_index}",'
+        f'"siblings":{_hashes(value.siblings)},"next":{_absence(value.next)}}}'
     )
+
+
+def _absence(value: Absence | None) -> str:
+    if value is None:
+        return "null"
+    other = "null" if value.other is None else _b64(value.other)
+    return f'{{"other":{other},"siblings":{_hashes(value.siblings)}}}'
 
 
 # -- reading ------------------------------------------------------------------------------------------------
@@ -347,16 +366,25 @@ def _parse_earlier(value: object) -> Earlier:
 
 
 def _parse_replaced(value: object) -> Replaced:
-    file_id, generation, step, index, hashes = members(
-        value, "replaced", "file", "generation", "step", "index", "hashes"
-    )
+    names = ("file", "generation", "before", "steps", "index", "siblings", "next")
+    file_id, generation, before, steps, index, siblings, absence = members(value, "replaced", *names)
     return Replaced(
         decode_decimal(file_id, "replaced.file"),
         decode_decimal(generation, "replaced.generation"),
-        _parse_line(step, "replaced.step"),
+        _bytes(before, "replaced.before", HASH_SIZE, HASH_SIZE),
+        [_parse_line(step, "replaced.steps") for step in _list(steps, "replaced.steps", MAX_REPLACED_STEPS)],
         decode_decimal(index, "replaced.index"),
-        _path(hashes, "replaced.hashes"),
+        _path(siblings, "replaced.siblings", MAX_SIBLINGS),
+        _parse_absence(absence),
     )
+
+
+def _parse_absence(value: object) -> Absence | None:
+    if value is None:
+        return None
+    other, siblings = members(value, "replaced.next", "other", "siblings")
+    leaf = None if other is None else _bytes(other, "replaced.next.other", 2 * HASH_SIZE, 2 * HASH_SIZE)
+    return Absence(leaf, _path(siblings, "replaced.next.siblings", MAX_SIBLINGS))
 
 
 def _list(value: object, where: str, limit: int) -> list[object]:

@@ -39,15 +39,16 @@ from verifier.chain import (
     unsigned_close,
 )
 from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.encoding import HASH_SIZE
 from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.evidence import history_evidence, note_evidence
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
-from verifier.map import map_value, verify_presence
+from verifier.map import map_value, verify_absence, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import Note, find_signature, verify_cosignature
-from verifier.policy import Cosigned, Policy, verify_quorum
-from verifier.proof import Bracket, Line, Proof
+from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
+from verifier.proof import Bracket, Line, Proof, Replaced
 from verifier.verdict import Finding, Memory, Question, Report, Times, Trust, Verdict
 
 FUTURE_BOUND_S = 30  # SPEC 8.3: a cosignature may be this far ahead of the verifier's clock
@@ -59,6 +60,8 @@ class Run:
 
     def __init__(self, proof: Proof, trust: Trust, question: Question, memory: Memory) -> None:
         self.proof, self.trust, self.question, self.memory = proof, trust, question, memory
+        origin = owner_keys.parse_log_name(trust.log_name).origin
+        self.log_keys = [key for key in trust.witnesses.log_keys if key.name == origin]
         self.findings: list[Finding] = []
         self.note: Note
         self.checkpoint: Checkpoint | None = None
@@ -98,6 +101,8 @@ class Run:
 
 def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Report:
     """Takes a parsed proof through all steps. Raises only Malformed, for parts that are not in their format."""
+    check_separate(trust.witnesses, trust.auditors)
+    check_question(trust, question)
     run = Run(join(proof, memory.chain), trust, question, memory)
     for step, ends_run in _STEPS:
         try:
@@ -106,13 +111,28 @@ def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Re
             run.add(error)
             if ends_run:
                 break
+        except Malformed:
+            if run.evidence is None:
+                raise
+            break  # a part that is not in its format never hides a fork
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
     current = verdict is Verdict.VERIFIED and question.as_of is None and question.content is not None
+    current = current and not question.mends
     pins = run.continues and run.witnesses is not None and verdict is not Verdict.FORK and question.as_of is None
     return Report(
         *(verdict, run.findings, run.proof, run.chain, run.checkpoint, run.witnesses, run.auditors, run.times),
         *(run.as_of, run.older_version, run.evidence, pins, current),
     )
+
+
+def check_question(trust: Trust, question: Question) -> None:
+    """[R] The user says which file is meant; a proof never supplies it."""
+    if question.path is None and question.file_id is None:
+        raise Usage("say which file is meant: its path or its file id in the source")
+    if trust.owner_key is None:
+        raise Usage("an owner's key is needed: a seed, a reader key, or the owner's public key")
+    if question.as_of is not None and question.as_of != "proof" and type(question.as_of) is not int:
+        raise Usage(f"as of: want a time or 'proof', got {question.as_of!r}")
 
 
 def join(proof: Proof, stored: Proof | None) -> Proof:
@@ -152,12 +172,12 @@ def check_names(run: Run) -> None:
 
 def check_checkpoint(run: Run) -> None:
     """Step 2. [R] Two trees of one size with different roots, both signed, are a fork."""
-    run.note, checkpoint = open_checkpoint(run.proof.checkpoint, *run.trust.witnesses.log_keys)
+    run.note, checkpoint = open_checkpoint(run.proof.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", "the checkpoint is of an empty tree")
     run.checkpoint = checkpoint
     if run.memory.checkpoint is not None:
-        _, seen = open_checkpoint(run.memory.checkpoint, *run.trust.witnesses.log_keys)
+        _, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
         _refuse_fork(seen, run.memory.checkpoint, checkpoint, run.proof.checkpoint)
 
 
@@ -180,7 +200,7 @@ def check_continues(run: Run) -> None:
     if run.memory.checkpoint is None:
         run.continues = True
         return
-    seen_note, seen = open_checkpoint(run.memory.checkpoint, *run.trust.witnesses.log_keys)
+    seen_note, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
     if run.tree.size < seen.size:
         _refuse_rollback(run, seen_note, seen)
     elif run.tree.size == seen.size:
@@ -211,7 +231,7 @@ def check_map(run: Run) -> None:
 def check_earlier(run: Run) -> None:
     """Step 8. [R] Every earlier generation is in the same map and ends with `closed`."""
     proof, trust = run.proof, run.trust
-    if proof.generation > 0 and trust.blinding is not None and len(proof.earlier) - proof.generation not in (0, 1):
+    if len(proof.earlier) - proof.generation not in (0, 1):  # one more: a predecessor under another root
         raise NotProven("generations", f"{len(proof.earlier)} earlier generations are shown, want {proof.generation}")
     for distance, earlier in enumerate(proof.earlier, 1):
         generation = proof.generation - distance
@@ -225,6 +245,8 @@ def check_earlier(run: Run) -> None:
                     "generations", f"the chain shown is not generation {generation} of file {proof.file_id}"
                 )
         step = _open(earlier.step)
+        if MISSING in (step.content, step.path, step.context):
+            raise NotProven("opening-missing", f"the end of generation {generation} is not shown whole")
         head = link(earlier.before, earlier.chain_id, step.entry.seq, step.hash)
         value = map_value(step.entry.seq, head, earlier.leaf_index)
         verify_presence(earlier.chain_id, value, earlier.siblings, proof.map.root)
@@ -257,10 +279,13 @@ def check_history(run: Run) -> None:
 
 def check_standing(run: Run) -> None:
     """Step 10. [R] A taint goes only with the owner's seal; a later `written` hides nothing."""
-    chain = run.history
-    chain.check_openings()
     for kind in TaintKind:  # the worst first
-        _raise_taints(chain, kind, run.question.mends)
+        _raise_taints(run.history, kind, run.question.mends)
+
+
+def check_openings(run: Run) -> None:
+    """Step 10. [R] What is not shown is logged as erased."""
+    run.history.check_openings()
 
 
 def check_memory(run: Run) -> None:
@@ -278,7 +303,7 @@ def check_memory(run: Run) -> None:
             raise Changed(
                 "pinned", f"generation {stored.generation} did not end after step {last}, which was seen before", last
             )
-    elif stored.root == chain.binding.root:
+    elif stored.root == chain.binding.root and run.question.as_of is None:
         raise NotProven(
             "stale", f"the proof is of generation {run.proof.generation}, {stored.generation} was seen before"
         )
@@ -362,6 +387,7 @@ _STEPS: tuple[tuple[Callable[[Run], None], bool], ...] = (
     (check_earlier, True),
     (check_history, True),
     (check_standing, False),
+    (check_openings, False),
     (check_memory, False),
     (check_seal_tree, False),
     (check_identity, False),
@@ -465,34 +491,55 @@ def _compare_heads(run: Run, stored: Proof) -> None:
             if run.question.as_of is not None:
                 raise Fork(f"two signed histories differ at step {seq}", history_evidence(stored, run.proof))
             raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
-    if chain.seq < stored.map.seq and run.question.as_of is None:
+    if chain.seq < stored.map.seq and run.continues:
         raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
 
 
-def _check_replaced(run: Run, file_id: int, path: str) -> None:
-    """[R] Another file id for a known path: the old file's `deleted`, `moved` or `closed` is in the same tree."""
-    shown = [replaced for replaced in run.proof.replaced if replaced.file_id == file_id]
-    if not shown or run.trust.blinding is None:
+def _check_replaced(run: Run, file_id: int | None, path: str) -> None:
+    """[R] Another file id for a known path: by the same map, the old file left that path and has not come back."""
+    replaced = next((replaced for replaced in run.proof.replaced if replaced.file_id == file_id), None)
+    if replaced is None or run.trust.blinding is None:
         message = (
             f"{path!r} was file {file_id} before, now {run.proof.file_id}, and nothing shows that the old one left"
         )
         raise NotProven("other-file-id", message)
-    replaced = shown[0]
-    step = _open(replaced.step)
-    gone = step.entry.operation in (Operation.DELETED, Operation.CLOSED)
-    moved = step.entry.operation is Operation.MOVED and step.path is not MISSING and step.path != path
-    if not gone and not moved:
-        raise NotProven("other-file-id", f"step {step.entry.seq} of file {file_id} does not free the path {path!r}")
-    chain_id = owner_keys.chain_id(run.trust.blinding, run.proof.source, file_id, replaced.generation)
-    leaf = chain_leaf(chain_id, step.entry.seq, b"", step.hash)
-    verify_inclusion(replaced.leaf_index, run.tree.size, leaf, replaced.hashes, run.tree.root)
+    steps = [_open(line) for line in replaced.steps]
+    if not steps or not _frees(steps, path):
+        raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")
+    source, generation = run.proof.source, replaced.generation
+    chain_id = owner_keys.chain_id(run.trust.blinding, source, replaced.file_id, generation)
+    head = replaced.before
+    for seq, step in enumerate(steps, steps[0].entry.seq):
+        if step.entry.seq != seq:
+            raise NotProven("other-file-id", f"step {seq} of file {file_id} is not shown")
+        head = link(head, chain_id, seq, step.hash)
+    value = map_value(steps[-1].entry.seq, head, replaced.leaf_index)
+    verify_presence(chain_id, value, replaced.siblings, run.proof.map.root)
+    if steps[-1].entry.operation is Operation.CLOSED:
+        _check_no_next(run, owner_keys.chain_id(run.trust.blinding, source, replaced.file_id, generation + 1), replaced)
+
+
+def _frees(steps: list[Step], path: str) -> bool:
+    """Whether the file is away from the path after the first of these steps, and no later one brings it back."""
+    gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
+    left = gone or steps[0].path not in (None, MISSING, path)
+    back = [step for step in steps if step.path in (MISSING, path) and step.entry.operation is not Operation.CLOSED]
+    return left and not back
+
+
+def _check_no_next(run: Run, chain_id: bytes, replaced: Replaced) -> None:
+    if replaced.next is None:
+        raise NotProven("other-file-id", f"nothing shows that file {replaced.file_id} was not continued")
+    other = replaced.next.other
+    terminal = None if other is None else (other[:HASH_SIZE], other[HASH_SIZE:])
+    verify_absence(chain_id, terminal, replaced.next.siblings, run.proof.map.root)
 
 
 def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint, Cosigned] | None:
     """Another checkpoint of the proof, once it is signed, cosigned, and an earlier state of the newest one."""
     if bracket is None:
         return None
-    note, checkpoint = open_checkpoint(bracket.checkpoint, *run.trust.witnesses.log_keys)
+    note, checkpoint = open_checkpoint(bracket.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
     _refuse_fork(checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
