@@ -1,0 +1,45 @@
+"""SPEC.md and the code speak of the same thing: what is cited exists, and the versions agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import verifier
+from verifier import encoding, evidence, keys, proof
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
+CODE = sorted(path for folder in ("verifier", "audit", "tests") for path in (ROOT / folder).rglob("*.py"))
+SECTIONS = set(re.findall(r"^## (\d+)\.", SPEC, re.M)) | set(re.findall(r"^\*\*(\d+\.\d+)", SPEC, re.M))
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_cited_sections_exist(path: Path) -> None:
+    """Every section of SPEC that a file cites is a section of SPEC."""
+    cited = set(re.findall(r"SPEC (\d+(?:\.\d+)?)", path.read_text(encoding="utf-8")))
+    assert cited - SECTIONS == set()
+
+
+def test_version_stands_at_the_top() -> None:
+    """The version in the code is the one that SPEC bears."""
+    assert f"version {verifier.SPEC_VERSION}\n" in SPEC.splitlines(keepends=True)[0] + "\n"
+
+
+def test_every_tag_is_listed() -> None:
+    """A domain tag that the code uses is one of those that SPEC 1.4 lists, so that none is used twice for two things."""
+    listed = set(re.search(r"The tags in use: `([^`]*)`", SPEC, re.S).group(1).split())  # type: ignore[union-attr]
+    used = set()
+    for path in CODE:
+        if path.parts[-2] != "tests" and "tests" not in path.relative_to(ROOT).parts:
+            used |= set(re.findall(r"\b(?:tag|tagged)\(\s*\"([a-z-]+)\"", path.read_text(encoding="utf-8")))
+    assert {name for name in used if not name.startswith("state-")} - listed == set()
+    assert used & listed, "the search found nothing, so it tests nothing"
+
+
+@pytest.mark.parametrize("text", [proof.FORMAT, keys.READER_FORMAT, evidence.EVIDENCE_FORMAT, encoding.LABEL.decode()])
+def test_formats_are_named(text: str) -> None:
+    """Each format's name stands in SPEC as it stands in the code."""
+    assert text in SPEC
