@@ -1,0 +1,98 @@
+"""The one entry point: looks at the first word and hands over, so that each side loads only what it needs.
+
+Client words go to `verifier.cli`, which knows nothing of this package; server words to `audit.cli`, which needs the
+extra `server`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+CLIENT = {
+    "verify": "is this file the current version of what was logged? (offline)",
+    "prove": "fetch the proof of a file",
+    "seal": "sign that this device has checked these bytes",
+    "inspect": "what is in a proof, in words",
+    "enrol": "make a log's history of your files yours, with your seed",
+    "seed": "make, show, write down, restore and check a seed; hand out a reader key",
+}
+SERVER = {
+    "init": "start a new log",
+    "serve": "run a log",
+    "record": "scan a source once",
+    "node": "run a witness and auditor for others",
+    "fsck": "verify a whole log again",
+    "demo": "everything, on this machine alone",
+}
+USAGE_EXIT = 4  # SPEC 9, as all mistakes in a command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    word = words[0] if words else ""
+    if word in CLIENT:
+        return _client(words, whole_process=argv is None)
+    if word in SERVER:
+        return _server(words)
+    if word in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"nextcloud-audit {version('nextcloud-audit')}")
+        return 0
+    if word in ("--help", "-h", "help"):
+        print(overview())
+        return 0
+    print(overview(), file=sys.stderr)
+    print(f"\nnextcloud-audit: {f'there is no command {word!r}' if word else 'want a command'}", file=sys.stderr)
+    return USAGE_EXIT
+
+
+def overview() -> str:
+    """All commands, a line each."""
+    lines = ["usage: nextcloud-audit COMMAND ...     (COMMAND --help says more, with examples)", "", "for everybody:"]
+    lines += [f"  {word:<9} {about}" for word, about in CLIENT.items()]
+    lines += ["", "for those who run a log or a node:"]
+    lines += [f"  {word:<9} {about}" for word, about in SERVER.items()]
+    return "\n".join(lines)
+
+
+def _client(words: list[str], whole_process: bool) -> int:
+    if whole_process:
+        gc.set_threshold(
+            100_000
+        )  # a short life: looking for cycles while modules load takes longer than they would save
+    from verifier.cli import main as client
+
+    code = client(words)
+    if whole_process:
+        # Nothing is left to be written or closed, and freeing all objects one by one takes as long as verifying.
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            pass  # the reader went away, as the exit code says already
+        os._exit(code)
+    return code
+
+
+def _server(words: list[str]) -> int:
+    try:
+        from audit.cli import main as server
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("audit", "verifier"):
+            raise  # a fault of this package, not an extra that is missing
+        print(
+            f"nextcloud-audit {words[0]}: needs the extra `server` ({error.name} is not installed):\n"
+            "  python -m pip install 'nextcloud-audit[server]'",
+            file=sys.stderr,
+        )
+        return USAGE_EXIT
+    code: int = server(words)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Rows of chains and owners, and chains replayed from what is stored.
+
+    current = find_current(conn, source, file_id)        the row: where the file's newest chain stands
+    chain = load_chain(conn, store, current)             the whole chain, replayed by the verifier's own rules
+
+A row repeats what its entries say, so that the common operations need no replay. `fsck` compares both.
+
+Roots: a source belongs to its one enrolled owner; else to the instance root; else, while nobody has enrolled
+anything, to a custodial root, which the server makes when the first entry is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, insert, select
+
+from audit.errors import Fatal
+from audit.schema import ONE, ZERO, ChainRow, EntryRow, Owner, Pending, sql, table
+from audit.store import Store
+from verifier.chain import Binding, Chain, Ending, open_step, unsigned_close
+from verifier.ed25519 import load_private_key
+from verifier.entry import Closed, Content
+from verifier.keys import KEY_SIZE, owner_root
+from verifier.leaf import EnrolmentLeaf, encode_leaf
+
+OWNER, INSTANCE, CUSTODIAL = "owner", "instance", "custodial"
+LIVE, DELETED, CLOSED = "live", "deleted", "closed"
+
+
+class OwnerRow(NamedTuple):
+    """What the recorder needs of an owner."""
+
+    id: int
+    kind: str
+    user: str
+    owner_key: bytes
+    blinding_key: bytes
+    root: bytes
+
+
+class Current(NamedTuple):
+    """A row of `chains`, in the order of its columns."""
+
+    id: int
+    source: int
+    file_id: int
+    generation: int
+    owner: int
+    chain_id: bytes
+    last_seq: int
+    head: bytes
+    status: str
+    version: int
+    size: int | None
+    digest: bytes | None
+    path: str | None
+    predecessor: int | None
+
+    @property
+    def content(self) -> Content | None:
+        return None if self.size is None or self.digest is None else Content(self.size, self.digest)
+
+
+_CHAINS, _ENTRIES, _OWNERS, _PENDING = table(ChainRow), table(EntryRow), table(Owner), table(Pending)
+_FIND_CURRENT = sql(
+    select(_CHAINS)
+    .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.file_id == bindparam("file_id"))
+    .order_by(_CHAINS.c.id.desc())
+    .limit(ONE)
+    .offset(ZERO)
+)
+_GET_CHAIN = sql(select(_CHAINS).where(_CHAINS.c.id == bindparam("chain")))
+_READ_STEPS = sql(
+    select(_ENTRIES.c.entry, _ENTRIES.c.content, _ENTRIES.c.path, _ENTRIES.c.context)
+    .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.seq >= bindparam("first"))
+    .order_by(_ENTRIES.c.seq)
+)
+_OWNER_COLUMNS = [_OWNERS.c[name] for name in OwnerRow._fields]
+_GET_OWNER = sql(select(*_OWNER_COLUMNS).where(_OWNERS.c.id == bindparam("owner")))
+_FIND_OWNER = sql(
+    select(*_OWNER_COLUMNS).where(
+        _OWNERS.c.active == ONE,
+        _OWNERS.c.kind == bindparam("kind"),
+        _OWNERS.c.source.is_not_distinct_from(bindparam("source")),
+    )
+)
+_INSERT_OWNER = sql(insert(_OWNERS))
+_INSERT_PENDING = sql(insert(_PENDING))
+
+
+def find_current(conn: sqlite3.Connection, source: int, file_id: int) -> Current | None:
+    """The chain that a file has now, closed or not."""
+    row = conn.execute(_FIND_CURRENT, (source, file_id)).fetchone()
+    return None if row is None else Current._make(row)
+
+
+def get_chain(conn: sqlite3.Connection, chain: int) -> Current:
+    """The row of a chain that is known to exist."""
+    row = conn.execute(_GET_CHAIN, (chain,)).fetchone()
+    if row is None:
+        raise Fatal(f"chain {chain}: missing")
+    return Current._make(row)
+
+
+def get_owner(conn: sqlite3.Connection, owner: int) -> OwnerRow:
+    """The row of an owner that is known to exist."""
+    row = conn.execute(_GET_OWNER, (owner,)).fetchone()
+    if row is None:
+        raise Fatal(f"owner {owner}: missing")
+    return OwnerRow._make(row)
+
+
+def make_binding(conn: sqlite3.Connection, store: Store, current: Current) -> Binding:
+    """What the chain belongs to, with the owner's public key, as the owner's verifier knows it."""
+    owner = get_owner(conn, current.owner)
+    source_id = store.source_id(conn, current.source)
+    return Binding(store.log_name, source_id, owner.root, current.file_id, current.chain_id, owner.owner_key)
+
+
+def read_ending(conn: sqlite3.Connection, current: Current) -> Ending:
+    """The end of a closed chain, from its last entry alone: what its successor has to name and keep."""
+    data, *openings = conn.execute(_READ_STEPS, (current.id, current.last_seq)).fetchone()
+    step = open_step(data, tuple(openings))
+    closed = step.entry.argument
+    if not isinstance(closed, Closed):
+        raise Fatal(f"chain {current.chain_id.hex()}: status closed, and its last entry is not")
+    taints = closed.taints if closed.signature else (*closed.taints, unsigned_close(current.chain_id, current.last_seq))
+    return Ending(current.chain_id, current.last_seq, current.head, step.content, step.path, taints)
+
+
+def load_chain(conn: sqlite3.Connection, store: Store, current: Current) -> Chain:
+    """The chain, replayed from its entries by the verifier's own rules; any damage raises one of its errors."""
+    before = None if current.predecessor is None else read_ending(conn, get_chain(conn, current.predecessor))
+    chain = Chain(make_binding(conn, store, current), before)
+    for data, *openings in conn.execute(_READ_STEPS, (current.id, 0)):
+        chain.append(open_step(data, tuple(openings)))
+    if chain.head != current.head:
+        raise Fatal(f"chain {current.chain_id.hex()}: entries lead to another head than the stored one")
+    return chain
+
+
+class Roots:
+    """Which root new chains of a source get; remembered until `clear`. Used by the writer alone."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, OwnerRow] = {}
+
+    def of(self, conn: sqlite3.Connection, source: int) -> OwnerRow:
+        """The owner of a source; makes the custodial one where there is none at all."""
+        owner = self._owners.get(source)
+        if owner is None:
+            owner = find_enrolled(conn, source) or find_owner(conn, CUSTODIAL, None) or _add_custodial(conn)
+            self._owners[source] = owner
+        return owner
+
+    def clear(self) -> None:
+        """Forgets everything: after an enrolment, and after a rollback, which may have taken an owner with it."""
+        self._owners.clear()
+
+
+def find_enrolled(conn: sqlite3.Connection, source: int) -> OwnerRow | None:
+    """The enrolled owner of a source: its own, else the instance root."""
+    return find_owner(conn, OWNER, source) or find_owner(conn, INSTANCE, None)
+
+
+def find_owner(conn: sqlite3.Connection, kind: str, source: int | None) -> OwnerRow | None:
+    row = conn.execute(_FIND_OWNER, (kind, source)).fetchone()
+    return None if row is None else OwnerRow._make(row)
+
+
+def add_owner(conn: sqlite3.Connection, owner: OwnerRow, source: int | None, private_key: bytes | None) -> OwnerRow:
+    """Inserts the row and its enrolment leaf, which is pending."""
+    keys = owner.owner_key, owner.blinding_key, owner.root
+    added = conn.execute(_INSERT_OWNER, (None, source, owner.user, owner.kind, *keys, private_key, None, 1)).lastrowid
+    conn.execute(_INSERT_PENDING, (None, encode_leaf(EnrolmentLeaf(owner.root)), None, None, added))
+    return owner._replace(id=added or 0)
+
+
+def _add_custodial(conn: sqlite3.Connection) -> OwnerRow:
+    """A root whose keys the server makes and holds: there is a chain, and it proves nothing against the server."""
+    private_key, blinding_key = os.urandom(KEY_SIZE), os.urandom(KEY_SIZE)
+    owner_key = load_private_key(private_key).public_key().public_bytes_raw()
+    owner = OwnerRow(0, CUSTODIAL, "", owner_key, blinding_key, owner_root(owner_key, blinding_key))
+    return add_owner(conn, owner, None, private_key)

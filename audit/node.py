@@ -1,0 +1,414 @@
+"""A node: witness and auditor for its peers' logs, over HTTP (c2sp.org/tlog-witness, SPEC 8).
+
+    create_node(Path("node"), "example.org/node")       once: keys, and the memory of what they signed
+    allow_log(Path("node"), vkey, url)                  which logs; with a url their leaves are mirrored and replayed
+    serve(Path("node"))                                 127.0.0.1:8461, behind whatever speaks TLS
+
+    POST /add-checkpoint          a cosignature as witness
+    POST /audit                   a cosignature as auditor, for the signed checkpoint in the body
+    GET  /ORIGINHASH/checkpoint   the newest checkpoint cosigned as witness (hex SHA-256 of the origin)
+    GET  /                        names and keys        GET /healthz     200 while the store can be read
+
+    node/witness.key, node/auditor.key   0600, PRIVATE+KEY+NAME+ID+KEY; the auditor's name is NAME/auditor
+    node/witness.db                      what was signed; never in a backup that may be restored
+    node/mirror/ORIGINHASH.db            leaves and replay; may be lost
+
+The functions below raise domain errors; HTTP numbers exist in `STATUS` alone. Bodies are bounded while they are read,
+whatever Content-Length says, and have to arrive within READ_TIMEOUT_S.
+
+The witness's transaction runs on the event loop: one fsync, and requests are served one after the other anyway. Replays
+run in threads. What goes out to logs is `GET` without redirects, bounded and timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from audit.auditor import Auditor, Fetch
+from audit.errors import Conflict, Fatal, PeerFailed, TryLater
+from audit.witness import (
+    MAX_REQUEST_SIZE,
+    Decision,
+    Head,
+    Inconsistent,
+    UnknownLog,
+    Untrusted,
+    decide,
+    format_request,
+    open_log_note,
+    parse_request,
+)
+from audit.witness_store import AUDITOR, WITNESS, Offence, Store, create_store, open_store
+from verifier.errors import Malformed, Usage
+from verifier.files import read_secret, write_secret_new
+from verifier.note import (
+    COSIGNATURE,
+    MAX_NOTE_SIZE,
+    SIGNATURE,
+    SignerKey,
+    format_note,
+    format_private_key,
+    format_vkey,
+    parse_private_key,
+    parse_vkey,
+)
+from verifier.policy import AUDITOR_SUFFIX
+
+HOST, PORT = "127.0.0.1", 8461
+READ_TIMEOUT_S = 10
+FETCH_TIMEOUT_S = 30
+RETRY_AFTER_S = 1
+KEY_FILES = {WITNESS: "witness.key", AUDITOR: "auditor.key"}
+STORE_FILE = "witness.db"
+MIRROR_FOLDER = "mirror"
+
+Clock = Callable[[], int]  # POSIX seconds
+
+
+class TooLarge(Malformed):
+    """A body beyond its bound; the rest of it is not read."""
+
+
+class TooSlow(Malformed):
+    """A body that did not arrive in time."""
+
+
+STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (TooLarge, 413),
+    (TooSlow, 408),
+    (Malformed, 400),
+    (Untrusted, 403),
+    (UnknownLog, 404),
+    (Conflict, 409),
+    (Inconsistent, 422),
+    (TryLater, 503),
+    (PeerFailed, 503),
+    (Fatal, 500),
+)
+ANSWERED = tuple([error for error, _ in STATUS])
+
+
+def system_clock() -> int:
+    return int(time.time())
+
+
+# The directory
+
+
+def create_node(folder: Path, name: str) -> tuple[str, str]:
+    """A new node's directory; returns the vkeys of witness and auditor. Nothing that exists is touched."""
+    if name.endswith(AUDITOR_SUFFIX):
+        raise Usage(f"node name: {AUDITOR_SUFFIX} at the end is for the auditor's key, which gets it by itself")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Usage(f"{folder} exists and is not empty: a node is made once, and opened from then on")
+    names = {WITNESS: name, AUDITOR: name + AUDITOR_SUFFIX}
+    signers = {role: SignerKey(names[role], COSIGNATURE, os.urandom(32)) for role in names}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / MIRROR_FOLDER).mkdir(mode=0o700)
+    create_store(folder / STORE_FILE, {role: format_vkey(signer.verifier_key) for role, signer in signers.items()})
+    for role, signer in signers.items():  # last: without both, a directory never opens and has never signed
+        write_secret_new(str(folder / KEY_FILES[role]), format_private_key(signer).encode("utf-8") + b"\n")
+    return format_vkey(signers[WITNESS].verifier_key), format_vkey(signers[AUDITOR].verifier_key)
+
+
+def open_node(folder: Path, fetch: Fetch | None = None, factory: type[sqlite3.Connection] = sqlite3.Connection) -> Node:
+    """The node of a directory that `create_node` made. Nothing is created that is missing."""
+    signers = {role: read_key(folder / file) for role, file in KEY_FILES.items()}
+    vkeys = {role: format_vkey(signer.verifier_key) for role, signer in signers.items()}
+    store = open_store(folder / STORE_FILE, vkeys, factory)
+    return Node(folder, store, signers[WITNESS], signers[AUDITOR], fetch or HttpFetch(), factory)
+
+
+def read_key(path: Path) -> SignerKey:
+    """The cosigner's key in a file that nobody else may read."""
+    data, warnings = read_secret(str(path), "node key")
+    if warnings:
+        raise Usage(warnings[0])
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError:
+        raise Malformed("not ASCII", "node key") from None
+    signer = parse_private_key(text.removesuffix("\n"))
+    if signer.verifier_key.algorithm != COSIGNATURE:
+        raise Malformed("want a cosigner's key (type 0x04)", "node key")
+    return signer
+
+
+def allow_log(folder: Path, vkey: str, url: str = "") -> None:
+    """Watch this log, and with a url mirror and replay it. A running node knows it at the next request."""
+    node = open_node(folder, fetch=fetch_nothing)
+    try:
+        node.allow_log(vkey, url)
+    finally:
+        node.close()
+
+
+class Node:
+    """An open node: two keys, the memory of what they signed, and the mirrors."""
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        witness: SignerKey,
+        auditor: SignerKey,
+        fetch: Fetch,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> None:
+        self.store, self.witness, self._auditor_key, self.fetch = store, witness, auditor, fetch
+        self.names = (witness.verifier_key.name, auditor.verifier_key.name)
+        self.auditor = Auditor(store, auditor, self.names, folder / MIRROR_FOLDER, fetch, factory)
+
+    def close(self) -> None:
+        self.auditor.close()
+        self.store.close()
+
+    async def aclose(self) -> None:
+        self.close()
+        if isinstance(self.fetch, HttpFetch):
+            await self.fetch.aclose()
+
+    def allow_log(self, vkey: str, url: str = "") -> None:
+        """See `allow_log` above; the log's key is a plain signer's, and none of ours."""
+        key = parse_vkey(vkey, "log vkey")
+        if key.algorithm != SIGNATURE:
+            raise Usage(f"log {key.name}: got a key of type 0x{key.algorithm:02x}, want 0x{SIGNATURE:02x}")
+        own = (self.witness.verifier_key, self._auditor_key.verifier_key)
+        if key.name in self.names or key.public_key in [signer.public_key for signer in own]:
+            raise Usage(f"log {key.name}: has this node's own name or key")
+        self.store.allow_log(key, check_url(url))
+
+    def add_checkpoint(self, body: bytes, now: int) -> bytes:
+        """The witness's signature line, once the checkpoint is on disk as the newest of its log."""
+        request = parse_request(body)
+        origin = request.checkpoint.origin
+        log = self.store.log(origin)
+        note = open_log_note(request.note, log.key if log else None, origin, self.names)
+        request = request._replace(note=note)
+        offence = Offence(format_request(request.old_size, request.proof, format_note(note)), note.text)
+
+        def answer(head: Head | None, latest: int) -> Decision:
+            return decide(request, head, latest, now, self.witness)
+
+        return self.store.advance(WITNESS, origin, offence, now, answer)
+
+    def describe(self) -> dict[str, object]:
+        """What the node says of itself."""
+        return {
+            "witness": {"name": self.names[0], "vkey": format_vkey(self.witness.verifier_key)},
+            "auditor": {"name": self.names[1], "vkey": format_vkey(self._auditor_key.verifier_key)},
+            "logs": [{"origin": log.key.name, "audited": bool(log.url)} for log in self.store.logs()],
+        }
+
+
+# Fetching
+
+
+class HttpFetch:
+    """GET over HTTP: no redirects, no proxies from the environment, bounded and timed."""
+
+    def __init__(self) -> None:
+        headers = {"accept-encoding": "identity"}
+        self._client = httpx.AsyncClient(
+            follow_redirects=False, trust_env=False, timeout=FETCH_TIMEOUT_S, headers=headers
+        )
+
+    async def __call__(self, url: str, limit: int) -> bytes:
+        data = bytearray()
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S), self._client.stream("GET", url) as response:
+                if response.status_code != httpx.codes.OK or "content-encoding" in response.headers:
+                    raise PeerFailed(f"{url}: got status {response.status_code}, want 200 and no encoding")
+                async for chunk in response.aiter_raw():
+                    data += chunk
+                    if len(data) > limit:
+                        raise PeerFailed(f"{url}: want at most {limit} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            raise PeerFailed(f"{url}: {type(error).__name__}") from None
+        return bytes(data)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+async def fetch_nothing(url: str, limit: int) -> bytes:
+    """For a node that only answers from what it has."""
+    raise PeerFailed(f"{url}: this node fetches nothing")
+
+
+def check_url(url: str) -> str:
+    """A log's prefix that tile paths can be put after; empty means none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Usage(f"log url: got {url!r}") from None
+    if url and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
+        raise Usage(f"log url: got {url!r}, want http(s)://HOST/PATH")
+    return url
+
+
+# HTTP
+
+
+def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
+    """The node's HTTP interface. Closing the application closes the node."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await node.aclose()
+
+    async def add_checkpoint(request: Request) -> Response:
+        async def line() -> bytes:
+            return node.add_checkpoint(await read_body(request, MAX_REQUEST_SIZE), clock())
+
+        return await answer(line())
+
+    async def audit(request: Request) -> Response:
+        async def line() -> bytes:
+            return await node.auditor.audit(await read_body(request, MAX_NOTE_SIZE), clock)
+
+        return await answer(line())
+
+    async def checkpoint(request: Request) -> Response:
+        async def note() -> bytes:
+            found = node.store.note_by_hash(WITNESS, request.path_params["origin_hash"])
+            if found is None:
+                raise UnknownLog("checkpoint: none cosigned for this origin hash")
+            return found
+
+        return await answer(note())
+
+    async def describe(_: Request) -> Response:
+        return JSONResponse(node.describe())
+
+    async def healthz(_: Request) -> Response:
+        async def ok() -> bytes:
+            node.store.logs()
+            return b"ok\n"
+
+        return await answer(ok())
+
+    app = FastAPI(openapi_url=None, lifespan=lifespan)
+    app.add_route("/add-checkpoint", add_checkpoint, methods=["POST"])
+    app.add_route("/audit", audit, methods=["POST"])
+    app.add_route("/{origin_hash}/checkpoint", checkpoint, methods=["GET"])
+    app.add_route("/healthz", healthz, methods=["GET"])
+    app.add_route("/", describe, methods=["GET"])
+    return app
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of which never more than `limit` bytes are held, whatever its headers promise."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared[:20]) > limit:
+        raise TooLarge(f"want at most {limit} bytes", "body", declared)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TooLarge(f"want at most {limit} bytes", "body")
+    except TimeoutError:
+        raise TooSlow(f"not complete after {READ_TIMEOUT_S} s", "body") from None
+    except ClientDisconnect:
+        raise Malformed("cut short", "body") from None
+    return bytes(body)
+
+
+async def answer(work: Awaitable[bytes]) -> Response:
+    """The response for what `work` returns or raises."""
+    try:
+        return Response(await work, media_type="text/plain; charset=utf-8")
+    except ANSWERED as error:
+        return refusal(error)
+
+
+def refusal(error: Exception) -> Response:
+    """The status and body for an error; the only place that knows both."""
+    status = next(number for kind, number in STATUS if isinstance(error, kind))
+    if isinstance(error, Conflict):  # tlog-witness: the size in decimal, a newline, and this type
+        return Response(f"{error.known_size}\n", status, {"content-type": "text/x.tlog.size"})
+    headers = {}
+    if status == 503:
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, TooLarge | TooSlow):
+        headers["connection"] = "close"  # the rest of the body is not waited for
+    return Response(f"{error}\n", status, headers, media_type="text/plain; charset=utf-8")
+
+
+def serve(folder: Path, host: str = HOST, port: int = PORT, behind_tls: bool = False) -> None:
+    """Runs the node until it is stopped. Anything but loopback needs the word that TLS is spoken in front of it."""
+    if not behind_tls and not is_loopback(host):
+        raise Usage(f"host: got {host}, want a loopback address, or behind_tls with a proxy in front")
+    uvicorn.Server(server_config(create_app(open_node(folder)), host, port)).run()
+
+
+def server_config(app: FastAPI, host: str = HOST, port: int = PORT) -> uvicorn.Config:
+    """How the node is served: uvloop where there is one, httptools, one write for each answer, no access log."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=OneWriteProtocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """Sends head and body together: two small packets may wait for an acknowledgement that the peer delays."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast(asyncio.Transport, OneWriteTransport(transport)))
+
+
+class OneWriteTransport:
+    """A transport that writes at the end of the event loop's step whatever came up in it."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

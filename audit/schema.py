@@ -1,0 +1,212 @@
+"""The tables of DIR/log.db, once, as SQLModel classes.
+
+    sources ─┬─ chains ── entries          what was recorded, with the openings of every part
+             └─ owners                     whose root a chain belongs to
+    pending                               leaves that are recorded and not yet in the tree, in order
+    tiles, bundles, map_pages, trees      the log as it was signed: hashes, leaves, map, checkpoints
+    folder_known, tokens, meta            what scanning and enrolment remember; version and names
+
+An entry is *pending* while its leaf stands in `pending`, *integrated* once `entries.leaf_index` is set, and *published*
+once a row of `trees` with `first_note` covers that index. Hot statements are SQLAlchemy core over these tables,
+compiled to text once (`sql`) and run on the raw connection: a core call costs more than the statement itself.
+
+The schema version stands in `meta` from the first commit on. A table that changes makes it one higher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, Table, UniqueConstraint, literal_column
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import registry
+from sqlalchemy.sql.expression import ClauseElement
+from sqlmodel import Field, SQLModel
+
+SCHEMA_VERSION = 1
+
+_INTEGER = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER names SQLite's own row id
+_WITHOUT_ROWID = {"sqlite_with_rowid": False}
+
+
+def _int(**options: Any) -> Any:
+    return Field(sa_type=_INTEGER, **options)
+
+
+class LogTable(SQLModel, registry=registry()):
+    """Base of the tables in log.db; other files of a node have a registry of their own."""
+
+
+class Meta(LogTable, table=True):
+    """schema_version, origin, log_name, created: each as UTF-8."""
+
+    __tablename__ = "meta"
+    key: str = Field(primary_key=True)
+    value: bytes
+
+
+class Source(LogTable, table=True):
+    """A Nextcloud or a folder. `next_file_id` counts up and never goes back: a file id is never used twice."""
+
+    __tablename__ = "sources"
+    id: int | None = _int(default=None, primary_key=True)
+    source_id: str = Field(unique=True)
+    spec: str = Field(unique=True)
+    next_file_id: int = _int(default=1)
+    scanned: int | None = _int(default=None)
+
+
+class Owner(LogTable, table=True):
+    """An enrolled root. The private key is there for custodial roots alone, whose owner is the server itself."""
+
+    __tablename__ = "owners"
+    __table_args__ = (
+        CheckConstraint("kind IN ('owner', 'instance', 'custodial')"),
+        CheckConstraint("(kind = 'custodial') = (private_key IS NOT NULL)"),
+        CheckConstraint("(kind = 'owner') = (source IS NOT NULL)"),
+    )
+    id: int | None = _int(default=None, primary_key=True)
+    source: int | None = _int(default=None, foreign_key="sources.id")
+    user: str
+    kind: str
+    owner_key: bytes
+    blinding_key: bytes
+    root: bytes = Field(unique=True)
+    private_key: bytes | None = None
+    enrolled_index: int | None = _int(default=None)
+    active: int = _int(default=1)
+
+
+class ChainRow(LogTable, table=True):
+    """Where a chain stands. The file's current chain is the one with the highest id."""
+
+    __tablename__ = "chains"
+    __table_args__ = (
+        UniqueConstraint("source", "file_id", "owner", "generation"),
+        Index("chains_by_path", "source", "path"),
+        Index("chains_by_owner", "source", "status", "owner"),
+        CheckConstraint("status IN ('live', 'deleted', 'closed')"),
+    )
+    id: int | None = _int(default=None, primary_key=True)
+    source: int = _int(foreign_key="sources.id")
+    file_id: int = _int()
+    generation: int = _int()
+    owner: int = _int(foreign_key="owners.id")
+    chain_id: bytes = Field(unique=True)
+    last_seq: int = _int()
+    head: bytes
+    status: str
+    version: int = _int()
+    size: int | None = _int(default=None)
+    digest: bytes | None = None
+    path: str | None = None
+    predecessor: int | None = _int(default=None, foreign_key="chains.id")
+
+
+class EntryRow(LogTable, table=True):
+    """An entry, the chain head after it, and what opens its parts (salt || data); an erased opening is NULL."""
+
+    __tablename__ = "entries"
+    __table_args__ = _WITHOUT_ROWID
+    chain: int = _int(primary_key=True, foreign_key="chains.id")
+    seq: int = _int(primary_key=True)
+    entry: bytes
+    content: bytes | None = None
+    path: bytes | None = None
+    context: bytes | None = None
+    head: bytes
+    leaf_index: int | None = _int(default=None)
+
+
+class Pending(LogTable, table=True):
+    """A leaf that waits for the next tree. It names the entry or the owner that gets its index."""
+
+    __tablename__ = "pending"
+    n: int | None = _int(default=None, primary_key=True)
+    leaf: bytes
+    chain: int | None = _int(default=None)
+    seq: int | None = _int(default=None)
+    owner: int | None = _int(default=None)
+
+
+class FolderKnown(LogTable, table=True):
+    """What a scan of a folder found last, so that the next one reads only what changed."""
+
+    __tablename__ = "folder_known"
+    __table_args__ = (Index("folder_known_by_path", "source", "path"), _WITHOUT_ROWID)
+    source: int = _int(primary_key=True, foreign_key="sources.id")
+    file_id: int = _int(primary_key=True)
+    path: str
+    device: int = _int()
+    inode: int = _int()
+    size: int = _int()
+    mtime_ns: int = _int()
+    ctime_ns: int = _int()
+    digest: bytes
+    checked: int = _int()
+
+
+class TileRow(LogTable, table=True):
+    """Up to 256 hashes of one level and the complete nodes above them (`audit.tree`); id = level << 56 | number."""
+
+    __tablename__ = "tiles"
+    id: int | None = _int(default=None, primary_key=True)
+    width: int = _int()
+    data: bytes
+
+
+class BundleRow(LogTable, table=True):
+    """Up to 256 leaves, as the entry bundle of tlog-tiles."""
+
+    __tablename__ = "bundles"
+    n: int | None = _int(default=None, primary_key=True)
+    data: bytes
+
+
+class MapPage(LogTable, table=True):
+    """A page of the map (`audit.mapstore`)."""
+
+    __tablename__ = "map_pages"
+    prefix: bytes = Field(primary_key=True)
+    version: int = _int(primary_key=True)
+    data: bytes
+
+
+class TreeRow(LogTable, table=True):
+    """A tree that was signed. `first_note`: with the witnesses' first quorum; `newest_note`: all that is known."""
+
+    __tablename__ = "trees"
+    size: int = _int(primary_key=True)
+    root: bytes
+    map_root: bytes
+    signed_at: int = _int()
+    signed: bytes
+    first_note: bytes | None = None
+    newest_note: bytes
+    audited: int = _int(default=0)
+    published_at: int | None = _int(default=None)
+
+
+class Token(LogTable, table=True):
+    """An enrolment token, by its hash: it works once."""
+
+    __tablename__ = "tokens"
+    token_hash: bytes = Field(primary_key=True)
+    user: str
+    source: int | None = _int(default=None, foreign_key="sources.id")
+    used: int = _int(default=0)
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The core table of a model."""
+    return LogTable.metadata.tables[str(model.__tablename__)]
+
+
+def sql(statement: ClauseElement) -> str:
+    """A core statement as SQLite text with `?` in the order of its bind parameters."""
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
+
+
+# Numbers that belong to a statement itself, since a plain 1 would become one more `?`.
+ZERO: Any = literal_column("0")
+ONE: Any = literal_column("1")

@@ -1,0 +1,238 @@
+"""DIR/log.db: creating it, opening it, its one writer and its readers.
+
+    create_store(directory, origin, log_name, now)     a command that a human types once
+    store = open_store(directory)                      refuses what is missing, half made, or of a newer version
+    with store.transaction() as conn: ...              one writer at a time; durable when the block is left
+    with store.snapshot() as conn: ...                 this thread's read-only connection, one state for all reads
+
+SQLite in WAL mode with synchronous=FULL: a COMMIT that returned is on disk. Readers never wait for the writer. Pages
+have 8 KiB, which holds a tile in three and a page of the map in one.
+
+What a failure leaves. An error inside a transaction rolls back: nothing was written, and OperationalError (locked,
+disk full) becomes TryLater. A COMMIT that fails may have persisted or not; the store then refuses every further
+write with Fatal, and the process has to start again, which reads what is really there.
+
+The file holds custodial private keys and every opening: 0600, in a directory of 0700.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from audit.errors import Fatal, Refused, TryLater
+from audit.schema import ONE, SCHEMA_VERSION, LogTable, Meta, Source, sql, table
+from verifier.errors import Error
+from verifier.keys import check_origin, check_source_id, parse_log_name
+
+FILE_NAME = "log.db"
+PAGE_SIZE = 8192
+BUSY_TIMEOUT_MS = 10_000
+MAX_FILE_IDS = 1_000_000  # allotted at once
+
+_META, _SOURCES = table(Meta), table(Source)
+_INSERT_META = sql(insert(_META))
+_SELECT_META = sql(select(_META.c.key, _META.c.value))
+_ADD_SOURCE = sql(insert(_SOURCES).values(source_id=bindparam("source_id"), spec=bindparam("spec"), next_file_id=ONE))
+_FIND_SOURCE = sql(select(_SOURCES.c.id, _SOURCES.c.source_id).where(_SOURCES.c.spec == bindparam("spec")))
+_SOURCE_ID = sql(select(_SOURCES.c.source_id).where(_SOURCES.c.id == bindparam("source")))
+_NEXT_FILE_ID = sql(
+    update(_SOURCES)
+    .values(next_file_id=_SOURCES.c.next_file_id + bindparam("count"))
+    .where(_SOURCES.c.id == bindparam("source"))
+    .returning(_SOURCES.c.next_file_id)
+)
+
+
+class Store:
+    """An open log.db. Made by `open_store`; the writer's connection is used under `lock` alone."""
+
+    def __init__(self, path: str, writer: sqlite3.Connection, origin: str, log_name: str) -> None:
+        self.path = path
+        self.origin = origin
+        self.log_name = log_name
+        self.lock = threading.RLock()
+        self._writer = writer
+        self._failed: str | None = None
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The writer's connection in a transaction; what the block wrote is durable once it is left."""
+        with self.lock:
+            if self._failed:
+                raise Fatal(f"log.db: no more writes after {self._failed}")
+            conn = self._writer
+            self._run("BEGIN IMMEDIATE")
+            try:
+                yield conn
+            except BaseException as error:
+                self._roll_back(error)
+                if isinstance(error, sqlite3.OperationalError):
+                    raise TryLater(f"log.db: {error}") from error
+                raise
+            try:
+                conn.execute("COMMIT")
+            except BaseException as error:
+                self._failed = f"a commit that may have persisted or not: {error}"
+                raise Fatal(f"log.db: {self._failed}") from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """This thread's reader, in a read transaction: what it sees is one committed state."""
+        conn = self.reader()
+        conn.execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            conn.execute("COMMIT")
+
+    def reader(self) -> sqlite3.Connection:
+        """This thread's read-only connection. Each statement on its own sees the newest committed state."""
+        conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            conn = _connect(self.path, "ro")
+            self._local.conn = conn
+            with self.lock:
+                self._readers.append(conn)
+        return conn
+
+    def close(self) -> None:
+        """Closes every connection. No other thread may use the store any more."""
+        with self.lock:
+            for conn in (*self._readers, self._writer):
+                conn.close()
+            self._readers.clear()
+
+    def add_source(self, spec: str, source_id: str) -> int:
+        """The row id of the source with this spec, added if it is new; the id of a known one can't change."""
+        try:
+            check_source_id(source_id)
+        except Error as error:
+            raise Refused(str(error)) from None
+        with self.transaction() as conn:
+            known = conn.execute(_FIND_SOURCE, (spec,)).fetchone()
+            if known is None:
+                try:
+                    return int(conn.execute(_ADD_SOURCE, (source_id, spec)).lastrowid or 0)
+                except sqlite3.IntegrityError:
+                    raise Refused(f"source id: {source_id} belongs to another source") from None
+            if known[1] != source_id:
+                raise Refused(f"source id: got {source_id}, want {known[1]} for {spec}")
+            return int(known[0])
+
+    def source_id(self, conn: sqlite3.Connection, source: int) -> str:
+        """The text id of a source, as chain ids and proofs name it."""
+        row = conn.execute(_SOURCE_ID, (source,)).fetchone()
+        if row is None:
+            raise Refused(f"source: there is no {source}")
+        return str(row[0])
+
+    def new_file_ids(self, source: int, count: int) -> range:
+        """File ids that no file of this source has had or will have; those that stay unused are lost, no harm done."""
+        if not 1 <= count <= MAX_FILE_IDS:
+            raise Refused(f"file ids: got {count}, want 1 to {MAX_FILE_IDS} at once")
+        with self.transaction() as conn:
+            row = conn.execute(_NEXT_FILE_ID, (count, source)).fetchone()
+            if row is None:
+                raise Refused(f"source: there is no {source}")
+            return range(row[0] - count, row[0])
+
+    def checkpoint_wal(self) -> None:
+        """Moves the write-ahead log into the database and empties it, so that what was erased is gone from both."""
+        with self.lock:
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._writer.execute(statement)
+        except sqlite3.OperationalError as error:
+            raise TryLater(f"log.db: {error}") from error
+
+    def _roll_back(self, cause: BaseException) -> None:
+        try:
+            if self._writer.in_transaction:  # SQLite itself may have rolled back (disk full)
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._failed = f"{cause!r}, and a rollback that failed: {error}"
+            raise Fatal(f"log.db: {self._failed}") from error
+
+
+def create_store(directory: str, origin: str, log_name: str, now: int) -> None:
+    """Makes an empty log.db for this log in `directory`; refuses where one stands already."""
+    check_origin(origin)
+    parse_log_name(log_name)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    path = os.path.join(directory, FILE_NAME)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise Refused(f"log.db: {directory} holds a log already") from None
+    meta = {"schema_version": SCHEMA_VERSION, "origin": origin, "log_name": log_name, "created": now}
+    conn = sqlite3.connect(path, isolation_level=None)
+    try:
+        conn.execute(f"PRAGMA page_size={PAGE_SIZE}")
+        conn.execute("PRAGMA journal_mode=WAL")
+        conn.execute("PRAGMA synchronous=FULL")
+        conn.execute("BEGIN")  # a crash before the COMMIT leaves a file without version, which open_store refuses
+        for made in LogTable.metadata.sorted_tables:
+            conn.execute(sql(CreateTable(made)))
+            for index in sorted(made.indexes, key=lambda index: str(index.name)):
+                conn.execute(sql(CreateIndex(index)))
+        conn.executemany(_INSERT_META, [(key, str(value).encode("utf-8")) for key, value in meta.items()])
+        conn.execute("COMMIT")
+    finally:
+        conn.close()
+    _sync_directory(directory)
+
+
+def open_store(directory: str) -> Store:
+    """The log in `directory`, whose schema is the one that this program knows."""
+    path = os.path.join(directory, FILE_NAME)
+    if not os.path.exists(path):
+        raise Refused(f"log.db: there is none in {directory}; creating a log is a command of its own")
+    conn = _connect(path, "rw")
+    try:
+        meta = _read_meta(conn)
+        conn.execute("PRAGMA synchronous=FULL")
+        conn.execute("PRAGMA foreign_keys=ON")
+    except BaseException:
+        conn.close()
+        raise
+    return Store(path, conn, meta["origin"], meta["log_name"])
+
+
+def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
+    try:
+        meta = {key: value.decode("utf-8") for key, value in conn.execute(_SELECT_META)}
+        version = int(meta["schema_version"])
+    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+        raise Refused(f"log.db: not a log that was created completely ({error})") from None
+    if version != SCHEMA_VERSION:
+        newer = "a newer program made it; install that version" if version > SCHEMA_VERSION else "it needs a migration"
+        raise Refused(f"log.db: got schema version {version}, want {SCHEMA_VERSION}: {newer}")
+    return meta
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    """A raw connection in autocommit mode; threads are kept apart by the store, not by sqlite3."""
+    uri = f"file:{quote(os.path.abspath(path))}?mode={mode}"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+    return conn
+
+
+def _sync_directory(directory: str) -> None:
+    """Makes the directory entry durable: a file that fsync saved can still be missing after a power cut."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,318 @@
+"""What a signer must never forget: DIR/witness.db, one SQLite file, keyed by origin (SPEC 8).
+
+    create_store(path, names)                  once, beside new keys; refuses where the file exists
+    store = open_store(path, names)            refuses where it does not, or where it is another key's
+    store.allow_log(key, url)                  which logs are watched; a log is never removed nor given another key
+    store.advance(WITNESS, origin, request, now, decide)
+
+    heads      signer, origin -> size, root, time, note       what witness and auditor cosigned last
+    evidence   refused requests that the log signed, with the note that they speak against
+    halts      logs for which the auditor found something: nothing is signed until an operator decides
+
+`advance` is one transaction: it reads the head, asks `decide`, and writes the new head or the evidence. The answer
+is returned after COMMIT (WAL, synchronous=FULL: one fsync). A crash before COMMIT leaves the old head and no answer;
+one after it leaves the new head, for which the same request gets a fresh cosignature of the same tree.
+
+Nothing is cached, so every decision rests on what is committed. An error of the disk makes the outcome of a COMMIT
+unknown: the store closes itself and raises Fatal from then on, and opening it again is the recovery.
+
+Keep this file out of every backup that may be restored: an older copy lets the key sign a second history. Whoever
+loses it makes a new node with new keys. Evidence is bounded, MAX_EVIDENCE rows of each kind for each log and signer;
+the first ones are kept, so no flood removes any.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import MetaData, UniqueConstraint
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import registry
+from sqlalchemy.schema import CreateTable
+from sqlmodel import Field, SQLModel
+
+from audit.errors import Fatal, TryLater
+from audit.witness import Decision, Head, Inconsistent, OutOfStep
+from verifier.errors import Usage
+from verifier.note import VerifierKey, format_vkey, parse_vkey
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 5000  # another process of the same node, such as the command line, holds the lock for less
+MAX_EVIDENCE = 256
+
+WITNESS = "witness"
+AUDITOR = "auditor"
+
+
+class Table(SQLModel, registry=registry(metadata=MetaData())):
+    """Base of this file's tables, apart from those of every other database."""
+
+
+class MetaRow(Table, table=True):
+    __tablename__ = "meta"
+    key: str = Field(primary_key=True)
+    value: str
+
+
+class LogRow(Table, table=True):
+    __tablename__ = "logs"
+    origin: str = Field(primary_key=True)
+    vkey: str
+    url: str
+
+
+class HeadRow(Table, table=True):
+    __tablename__ = "heads"
+    signer: str = Field(primary_key=True)
+    origin: str = Field(primary_key=True)
+    size: int
+    root: bytes
+    time: int
+    note: bytes
+
+
+class EvidenceRow(Table, table=True):
+    __tablename__ = "evidence"
+    __table_args__ = (UniqueConstraint("signer", "origin", "kind", "digest"),)
+    id: int | None = Field(default=None, primary_key=True)
+    signer: str
+    origin: str
+    kind: str
+    digest: bytes  # SHA-256 of the refused checkpoint's text
+    request: bytes
+    known_note: bytes
+    detail: str
+    time: int
+
+
+class HaltRow(Table, table=True):
+    __tablename__ = "halts"
+    origin: str = Field(primary_key=True)
+    reason: str
+    time: int
+
+
+class Log(NamedTuple):
+    """A watched log. `url` is empty where its leaves are not mirrored."""
+
+    key: VerifierKey
+    url: str
+
+
+class Offence(NamedTuple):
+    """What is kept of a refused request: its bytes, and the checkpoint's text that makes it the same one again."""
+
+    request: bytes
+    text: bytes
+
+
+class Evidence(NamedTuple):
+    signer: str
+    origin: str
+    kind: str
+    request: bytes
+    known_note: bytes
+    detail: str
+    time: int
+
+
+Decide = Callable[[Head | None, int], Decision]
+Offending = OutOfStep | Inconsistent
+
+
+def create_store(path: Path, vkeys: dict[str, str]) -> None:
+    """An empty store for these keys (signer -> vkey). Only whoever makes the keys calls this."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise Usage(f"{path} exists: a signer's memory is never replaced") from None
+    conn = connect(path)
+    conn.execute("BEGIN IMMEDIATE")
+    create_tables(conn, Table.metadata)
+    rows = {"schema_version": str(SCHEMA_VERSION), **vkeys}
+    conn.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", rows.items())
+    conn.execute("COMMIT")
+    conn.close()
+
+
+def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connection] = sqlite3.Connection) -> Store:
+    """The store that was created for exactly these keys."""
+    if not path.is_file():
+        raise Usage(f"{path} is missing: a signer without its memory may sign a fork; make a new node with new keys")
+    conn = connect(path, factory)
+    found = dict(conn.execute("SELECT key, value FROM meta"))
+    if found.pop("schema_version", None) != str(SCHEMA_VERSION) or found != vkeys:
+        conn.close()
+        raise Usage(f"{path}: made by another version of this program, or for other keys")
+    return Store(conn)
+
+
+def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    """A connection on which every COMMIT is on disk when it returns. Never creates a file."""
+    uri = path.resolve().as_uri() + "?mode=rw"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=factory)
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+        conn.execute(f"PRAGMA {pragma}").fetchall()
+    return conn
+
+
+def create_tables(conn: sqlite3.Connection, metadata: MetaData) -> None:
+    """The tables as SQLModel describes them, inside the caller's transaction."""
+    for table in metadata.sorted_tables:
+        conn.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+
+
+class Store:
+    """An open store. Used from one thread at a time; other processes are kept out by transactions."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn: sqlite3.Connection | None = conn
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    # Logs
+
+    def allow_log(self, key: VerifierKey, url: str) -> None:
+        """Watch this log. Saying it again is fine, with another url too; another key for its origin is refused."""
+        with self._transaction() as conn:
+            row = conn.execute("SELECT vkey FROM logs WHERE origin = ?", (key.name,)).fetchone()
+            if row is not None and row[0] != format_vkey(key):
+                raise Usage(f"log {key.name}: got another key, want {row[0]}; a log with a new key is a new origin")
+            sql = "INSERT INTO logs (origin, vkey, url) VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE SET url = ?"
+            conn.execute(sql, (key.name, format_vkey(key), url, url))
+
+    def log(self, origin: str) -> Log | None:
+        row = self._read("SELECT vkey, url FROM logs WHERE origin = ?", origin)
+        return Log(parse_vkey(row[0][0]), row[0][1]) if row else None
+
+    def logs(self) -> list[Log]:
+        return [Log(parse_vkey(vkey), url) for vkey, url in self._read("SELECT vkey, url FROM logs ORDER BY origin")]
+
+    # Heads
+
+    def head(self, signer: str, origin: str) -> Head | None:
+        """What this signer cosigned last for this log."""
+        rows = self._read("SELECT size, root, time, note FROM heads WHERE signer = ? AND origin = ?", signer, origin)
+        return Head(*rows[0]) if rows else None
+
+    def note_by_hash(self, signer: str, origin_hash: str) -> bytes | None:
+        """The newest cosigned note of the log whose origin has this SHA-256."""
+        for origin, note in self._read("SELECT origin, note FROM heads WHERE signer = ?", signer):
+            if sha256(origin.encode("utf-8")).hexdigest() == origin_hash:
+                return bytes(note)
+        return None
+
+    def advance(self, signer: str, origin: str, offence: Offence, now: int, decide: Decide) -> bytes:
+        """The answer of `decide`, once its head is on disk. If it refuses what the log signed, the evidence is."""
+        with self._transaction() as conn:
+            head, latest = self.head(signer, origin), self._latest(signer)
+            refusal: Offending | None = None
+            try:
+                decision = decide(head, latest)
+            except (OutOfStep, Inconsistent) as error:
+                self._keep(conn, signer, origin, offence, head.note if head else b"", error, now)
+                refusal = error
+            else:
+                sql = "INSERT OR REPLACE INTO heads (signer, origin, size, root, time, note) VALUES (?, ?, ?, ?, ?, ?)"
+                conn.execute(sql, (signer, origin, *decision.head))
+        if refusal is not None:
+            raise refusal
+        return decision.answer
+
+    def _latest(self, signer: str) -> int:
+        latest: int = self._read("SELECT coalesce(max(time), 0) FROM heads WHERE signer = ?", signer)[0][0]
+        return latest
+
+    # Evidence
+
+    def halt(self, origin: str) -> str | None:
+        """Why the auditor no longer signs for this log."""
+        rows = self._read("SELECT reason FROM halts WHERE origin = ?", origin)
+        reason: str | None = rows[0][0] if rows else None
+        return reason
+
+    def report(
+        self, origin: str, offence: Offence, known_note: bytes, refusal: Offending, now: int, halt: bool
+    ) -> None:
+        """Keeps what the auditor found, and with `halt` stops it for this log, in one transaction."""
+        with self._transaction() as conn:
+            self._keep(conn, AUDITOR, origin, offence, known_note, refusal, now)
+            if halt:
+                sql = "INSERT OR IGNORE INTO halts (origin, reason, time) VALUES (?, ?, ?)"
+                conn.execute(sql, (origin, str(refusal), now))
+
+    def resume(self, origin: str) -> None:
+        """An operator's decision: the auditor may sign for this log again. The evidence stays."""
+        with self._transaction() as conn:
+            conn.execute("DELETE FROM halts WHERE origin = ?", (origin,))
+
+    def evidence(self, origin: str | None = None) -> list[Evidence]:
+        """What was kept, oldest first."""
+        sql = "SELECT signer, origin, kind, request, known_note, detail, time FROM evidence"
+        rows = self._read(f"{sql} ORDER BY id") if origin is None else self._read(f"{sql} WHERE origin = ?", origin)
+        return [Evidence(*row) for row in rows]
+
+    @staticmethod
+    def _keep(
+        conn: sqlite3.Connection,
+        signer: str,
+        origin: str,
+        offence: Offence,
+        known_note: bytes,
+        refusal: Offending,
+        now: int,
+    ) -> None:
+        if refusal.kind is None:
+            return
+        key = (signer, origin, refusal.kind)
+        sql = "SELECT count(*) FROM evidence WHERE signer = ? AND origin = ? AND kind = ?"
+        if conn.execute(sql, key).fetchone()[0] >= MAX_EVIDENCE:
+            return
+        conn.execute(
+            "INSERT OR IGNORE INTO evidence (signer, origin, kind, digest, request, known_note, detail, time)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*key, sha256(offence.text).digest(), offence.request, known_note, str(refusal), now),
+        )
+
+    # The connection
+
+    def _read(self, sql: str, *values: str) -> list[Any]:
+        if self._conn is None:
+            raise Fatal("store: closed after an error of the disk; open the node again")
+        try:
+            return self._conn.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            self.close()
+            raise Fatal(f"store: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on disk when it ends, undone when the block raises."""
+        conn = self._conn
+        if conn is None:
+            raise Fatal("store: closed after an error of the disk; open the node again")
+        try:
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise TryLater("store: locked by another process") from None
+                raise
+            try:
+                yield conn
+            except BaseException:
+                conn.execute("ROLLBACK")
+                raise
+            conn.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.close()  # whether the COMMIT happened is unknown, so nobody goes on from here
+            raise Fatal(f"store: {error}") from error

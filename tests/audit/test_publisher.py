@@ -1,0 +1,253 @@
+"""Signing, cosigning and publishing: what the log puts its name to, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audit.errors import Fatal, Refused
+from audit.publisher import (
+    AUDIT_TIMEOUT_S,
+    CLOCK_TOLERANCE_S,
+    REFRESH_S,
+    AuditTarget,
+    Publisher,
+    plan_audit,
+    read_newest_signed,
+)
+from audit.tree import read_leaf, tile_id
+from tests.audit.log_setup import LogSetup
+from verifier.checkpoint import open_checkpoint
+from verifier.entry import Operation
+from verifier.leaf import EnrolmentLeaf, EntryLeaf, MapLeaf, decode_leaf
+from verifier.map import map_value, verify_presence
+from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
+from verifier.note import SIGNATURE, SignerKey, cosign, format_signature_line, parse_note
+from verifier.policy import verify_quorum
+
+CREATED, WRITTEN = Operation.CREATED, Operation.WRITTEN
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[LogSetup]:
+    setup = LogSetup(tmp_path)
+    yield setup
+    setup.close()
+
+
+def test_integrate_and_sign_makes_a_tree_that_proves_every_entry(log: LogSetup) -> None:
+    """Each recorded entry is included under the signed root, and the map names the last one of its chain."""
+    log.see(CREATED, 1, b"one", "a")
+    log.see(CREATED, 2, b"two", "b")
+    last = log.see(WRITTEN, 1, b"more")
+    target = log.publish()
+    _, checkpoint = open_checkpoint(target.note, log.signer.verifier_key)
+    assert (checkpoint.size, checkpoint.root) == (target.size, target.root)
+    conn = log.store.reader()
+    leaves = [read_leaf(conn, i) for i in range(target.size)]
+    kinds = [type(decode_leaf(leaf)) for leaf in leaves]
+    assert kinds == [EnrolmentLeaf, EntryLeaf, EntryLeaf, EntryLeaf, MapLeaf]
+    for index, leaf in enumerate(leaves):
+        verify_inclusion(index, target.size, leaf_hash(leaf), log.tree.inclusion(conn, index, target.size), target.root)
+    proof = log.maps.prove(conn, last.chain_id, target.size)
+    map_root = decode_leaf(leaves[-1])[0]
+    assert proof.value_hash == map_value(1, last.head, 3)
+    verify_presence(last.chain_id, proof.value_hash, proof.siblings, map_root)
+    assert log.publisher.integrate_and_sign(log.clock.now) is None, "a leaf was logged twice"
+
+
+def test_trees_grow_consistently(log: LogSetup) -> None:
+    """Any two signed trees have a consistency proof."""
+    targets = []
+    for i in range(1, 5):
+        for n in range(i * i):
+            log.see(CREATED, 100 * i + n, b"x", f"{i}/{n}")
+        targets.append(log.publish())
+    for old in targets:
+        for new in targets[targets.index(old) :]:
+            proof = log.publisher.consistency(old.size, new.size)
+            verify_consistency(old.size, old.root, new.size, new.root, proof)
+
+
+def test_publisher_signs_nothing_when_nothing_is_new(log: LogSetup) -> None:
+    """The first tree is signed even when it is empty but for the map commitment; then only new leaves count."""
+    target = log.publish()
+    assert target.size == 1
+    assert log.publisher.integrate_and_sign(log.clock.now) is None
+
+
+def test_publisher_signs_one_unpublished_tree_at_a_time(log: LogSetup) -> None:
+    """Until the quorum holds, the same note goes out again, after a restart as well."""
+    log.see(CREATED, 1, b"one", "a")
+    first = log.publisher.integrate_and_sign(log.clock.now)
+    log.see(CREATED, 2, b"two", "b")
+    log.reopen()
+    assert first is not None
+    assert log.publisher.outstanding() == first
+    assert log.publisher.integrate_and_sign(log.clock.now) == first
+    accepted = log.publisher.accept_cosignatures(first.size, log.lines(first, log.witnesses[:2]), log.clock.now)
+    assert accepted.published
+    assert log.publisher.outstanding() is None
+    second = log.publisher.integrate_and_sign(log.clock.now)
+    assert second is not None
+    assert second.size > first.size
+
+
+def test_publisher_refuses_to_continue_a_tree_that_changed(log: LogSetup) -> None:
+    """A tile that is no longer what was signed stops the log before it signs an inconsistent tree."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    log.see(CREATED, 2, b"two", "b")
+    with log.store.transaction() as conn:
+        data = bytearray(conn.execute("SELECT data FROM tiles WHERE id = ?", (tile_id(0, 0),)).fetchone()[0])
+        data[0] ^= 1
+        conn.execute("UPDATE tiles SET data = ?", (bytes(data),))
+    with pytest.raises(Fatal, match=f"not the one that was signed at size {target.size}"):
+        log.publisher.integrate_and_sign(log.clock.now)
+    newest = read_newest_signed(log.store.reader())
+    assert newest is not None
+    assert newest.size == target.size
+
+
+def test_publisher_refuses_a_damaged_map(log: LogSetup) -> None:
+    """A map page that is not what was written stops the log."""
+    log.see(CREATED, 1, b"one", "a")
+    log.publish()
+    log.see(CREATED, 2, b"two", "b")
+    with log.store.transaction() as conn:
+        conn.execute("UPDATE map_pages SET data = substr(data, 1, 40)")
+    log.reopen()
+    with pytest.raises(Fatal, match="map page"):
+        log.publisher.integrate_and_sign(log.clock.now)
+
+
+def test_publisher_refuses_a_key_of_another_name(log: LogSetup) -> None:
+    """A log key speaks for the origin that it is named after."""
+    other = SignerKey("other.example", SIGNATURE, bytes(32))
+    with pytest.raises(Refused, match="log key"):
+        Publisher(log.store, log.maps, log.tree, other, log.witness_policy, None)
+
+
+def test_cosignatures_publish_with_the_quorum(log: LogSetup) -> None:
+    """One of three does not publish, two do; the note that was first published stays as it was."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publisher.integrate_and_sign(log.clock.now)
+    assert target is not None
+    one = log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses[:1]), log.clock.now)
+    assert (one.valid, one.published) == (("w0",), False)
+    assert log.publisher.published() is None
+    log.clock.now += 5
+    two = log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses[1:2]), log.clock.now)
+    assert two.published
+    assert not two.audited
+    first = log.publisher.published()
+    assert first is not None
+    assert first.first_note is not None
+    assert verify_quorum(log.witness_policy, parse_note(first.first_note)).not_later_than == log.clock.now
+    log.clock.now += 5
+    log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses), log.clock.now)
+    later = log.publisher.published()
+    assert later is not None
+    assert later.first_note == first.first_note
+    assert verify_quorum(log.witness_policy, parse_note(later.newest_note)).still_newest_at == log.clock.now
+
+
+def test_cosignature_that_does_not_hold_is_dropped_alone(log: LogSetup) -> None:
+    """A forged line is named and not stored; the valid one beside it counts, unknown keys are ignored."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publisher.integrate_and_sign(log.clock.now)
+    assert target is not None
+    forged = cosign(b"another text\n", log.witnesses[0], log.clock.now)
+    stranger = SignerKey("stranger.example", 4, bytes(range(32)))
+    lines = format_signature_line(forged) + log.lines(target, [stranger, log.witnesses[1]])
+    accepted = log.publisher.accept_cosignatures(target.size, lines, log.clock.now)
+    assert (accepted.valid, accepted.refused, accepted.published) == (("w1",), ("w0",), False)
+    newest = log.publisher.outstanding()
+    assert newest is not None
+    assert {line.name for line in parse_note(newest.note).signatures} == {"log.example/files", "w1.example/w"}
+
+
+def test_cosignature_from_the_future_is_dropped(log: LogSetup) -> None:
+    """A time far ahead would stay the newest for ever, so it is refused; five minutes are tolerated."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publisher.integrate_and_sign(log.clock.now)
+    assert target is not None
+    limit = log.clock.now + CLOCK_TOLERANCE_S
+    late = log.lines(target, log.witnesses[:1], limit + 1)
+    assert log.publisher.accept_cosignatures(target.size, late, log.clock.now).refused == ("w0",)
+    good = log.lines(target, log.witnesses[:1], limit)
+    assert log.publisher.accept_cosignatures(target.size, good, log.clock.now).valid == ("w0",)
+
+
+def test_cosignature_keeps_the_newest_time(log: LogSetup) -> None:
+    """An older line of the same cosigner, as from a slow answer, does not replace a newer one."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    before = log.publisher.published()
+    log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses, log.clock.now - 5), log.clock.now)
+    assert log.publisher.published() == before
+
+
+def test_proof_tree_is_the_newest_audited_one(log: LogSetup) -> None:
+    """A newer tree that nobody replayed is published, and proofs keep to the audited one."""
+    log.see(CREATED, 1, b"one", "a")
+    audited = log.publish()
+    log.see(CREATED, 2, b"two", "b")
+    newer = log.publisher.integrate_and_sign(log.clock.now)
+    assert newer is not None
+    log.publisher.accept_cosignatures(newer.size, log.lines(newer, log.witnesses), log.clock.now)
+    published, shown = log.publisher.published(), log.publisher.proof_tree()
+    assert published is not None
+    assert shown is not None
+    assert (published.size, shown.size) == (newer.size, audited.size)
+    assert log.publisher.accept_cosignatures(newer.size, log.lines(newer, log.auditors[:2]), log.clock.now).audited
+    shown = log.publisher.proof_tree()
+    assert shown is not None
+    assert shown.size == newer.size
+
+
+def test_audit_target_stays_until_quorum_or_timeout(log: LogSetup) -> None:
+    """Auditors are asked for one tree at a time; the next follows on quorum or timeout, and is never smaller."""
+    log.see(CREATED, 1, b"one", "a")
+    first = log.publisher.integrate_and_sign(log.clock.now)
+    assert first is not None
+    assert log.publisher.audit_target(log.clock.now) == first
+    log.publisher.accept_cosignatures(first.size, log.lines(first, log.witnesses), log.clock.now)
+    log.see(CREATED, 2, b"two", "b")
+    second = log.publisher.integrate_and_sign(log.clock.now)
+    assert second is not None
+    target = log.publisher.audit_target(log.clock.now + 1)
+    assert target is not None
+    assert target.size == first.size
+    log.publisher.accept_cosignatures(first.size, log.lines(first, log.auditors), log.clock.now)
+    assert log.publisher.audit_target(log.clock.now + 2) == second
+    log.publisher.accept_cosignatures(second.size, log.lines(second, log.auditors), log.clock.now)
+    assert log.publisher.audit_target(log.clock.now + 3) is None
+
+
+@pytest.mark.parametrize(
+    ("done", "newest", "waited", "want"),
+    [(False, 9, 0, 5), (False, 9, AUDIT_TIMEOUT_S, 9), (True, 9, 0, 9), (False, 5, AUDIT_TIMEOUT_S, 5)],
+)
+def test_plan_audit_moves_on(done: bool, newest: int, waited: int, want: int) -> None:
+    """Quorum or timeout, and a newer tree, move the target; nothing else does."""
+    assert plan_audit(AuditTarget(5, 100), done, newest, 100 + waited).size == want
+
+
+def test_refresh_is_due_after_ten_minutes(log: LogSetup) -> None:
+    """The same size is sent out again when its newest cosignature is ten minutes old."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    assert log.publisher.refresh_target(log.clock.now + REFRESH_S - 1) is None
+    due = log.publisher.refresh_target(log.clock.now + REFRESH_S)
+    assert due is not None
+    assert due.size == target.size
+
+
+def test_accept_cosignatures_refuses_a_size_that_was_not_signed(log: LogSetup) -> None:
+    """Lines for a tree that we never signed are nobody's."""
+    target = log.publish()
+    with pytest.raises(Refused, match="none of size 7"):
+        log.publisher.accept_cosignatures(7, log.lines(target, log.witnesses), log.clock.now)

@@ -1,0 +1,225 @@
+"""`nextcloud-audit inspect`: what is in a proof or an evidence file, in words. Never a verdict.
+
+Nothing is verified here: no key, policy or state is looked at. What is shown is what the file says.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from verifier.chain import MISSING, Missing, Step, open_step
+from verifier.checkpoint import parse_checkpoint_unverified
+from verifier.commands import common
+from verifier.entry import Closed, Content, ContextField, Erased, Expired, Reverted, Seal
+from verifier.errors import Changed, Malformed
+from verifier.evidence import EVIDENCE_FORMAT
+from verifier.files import read_bounded
+from verifier.note import Note, parse_note
+from verifier.proof import MAX_PROOF_SIZE, Bracket, Line, Proof, parse_object, parse_proof
+from verifier.words import count, escape, when
+
+DESCRIPTION = "What is in a proof, or in the evidence of a fork. Nothing is verified."
+EXAMPLES = """examples:
+  nextcloud-audit inspect minutes.txt.proof
+  nextcloud-audit inspect seed.txt.state.fork-20270115T080000Z.json"""
+NO_VERDICT = "This is what the file says. Nothing of it was verified: only `verify` gives a verdict."
+MAX_EVIDENCE_SIZE = 5 * MAX_PROOF_SIZE  # two proofs, escaped once more
+_KINDS = {
+    "two-roots": "The log signed two different trees of the same size.",
+    "rolled-back": "One witness cosigned a smaller tree after a bigger one, so the log went back.",
+    "two-histories": "Two signed histories of one file differ at a step that they share.",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("proof", metavar="PROOF")
+    common.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    data = read_bounded(args.proof, MAX_EVIDENCE_SIZE, "proof")
+    value = parse_object(data, "file")
+    if value.get("format") == EVIDENCE_FORMAT:
+        kind, notes, proofs = parse_evidence(value)
+        shown: dict[str, object] = {"evidence": kind, "notes": notes, "proofs": proofs, "verdict": None}
+        text = evidence_text(kind, notes, proofs)
+    else:
+        proof = parse_proof(data)
+        shown, text = proof_data(proof), proof_text(proof)
+    common.emit(args, shown, f"{text}\n\n{NO_VERDICT}")
+    return 0
+
+
+# -- proofs ---------------------------------------------------------------------------------------------------
+
+
+def proof_text(proof: Proof) -> str:
+    """A proof in words."""
+    p = proof
+    lines = [
+        f"proof of file {p.file_id} of {escape(p.source)}, generation {p.generation}",
+        f"log {escape(p.log)}",
+        f"{count(len(p.entries), 'step')} from step {p.first_seq}; the map names step {p.map.seq} as the last one",
+        "",
+        *[f"  {step_text(seq, line)}" for seq, line in enumerate(p.entries, p.first_seq)],
+        "",
+        *_note_lines("checkpoint", p.checkpoint),
+    ]
+    for name, bracket in (("first", p.first), ("before", p.before)):
+        lines += [f"{name}: none"] if bracket is None else _note_lines(name, bracket.checkpoint)
+    for name, since in (("pinned", p.pinned), ("sealed", p.sealed)):
+        lines.append(f"{name}: {'none' if since is None else f'continues a tree of size {since.size}'}")
+    lines.append(f"earlier generations: {len(p.earlier)}; files that left this path: {len(p.replaced)}")
+    return "\n".join(lines)
+
+
+def step_text(seq: int, line: Line) -> str:
+    """One step in words, or what is wrong with it."""
+    try:
+        step = open_step(line.entry, (line.content, line.path, line.context))
+    except (Malformed, Changed) as error:
+        return f"{seq:>5}  cannot be read: {escape(str(error))}"
+    entry = step.entry
+    claimed = f"recorded {when(entry.recorded)}" + (f", mtime {when(entry.mtime)}" if entry.mtime else "")
+    words = [entry.operation.word, _path_word(step), _size_word(step), _argument_words(step), claimed]
+    return f"{entry.seq:>5}  {'; '.join(word for word in words if word)}"
+
+
+def _path_word(step: Step) -> str:
+    if step.path is MISSING:
+        return "path not shown"
+    return "" if step.path is None else escape(step.path)
+
+
+def _size_word(step: Step) -> str:
+    if step.content is MISSING:
+        return "content not shown"
+    return count(step.content.size, "byte") if isinstance(step.content, Content) else ""
+
+
+def _argument_words(step: Step) -> str:
+    argument = step.entry.argument
+    match argument:
+        case Reverted(target):
+            return f"to step {target}"
+        case Expired(reason, seqs):
+            return f"steps {', '.join(map(str, seqs))} ({reason.name.lower()})"
+        case Erased(seq, part):
+            return f"{part.word} of step {seq}"
+        case Closed(reason, taints, signature):
+            return f"{reason.name.lower().replace('_', ' ')}, {'signed' if signature else 'not signed'}" + (
+                f", {count(len(taints), 'taint')}" if taints else ""
+            )
+        case Seal():
+            accepted = f", accepts {', '.join(str(seq) for _, seq in argument.accepts)}" if argument.accepts else ""
+            return f"step {argument.seq}, checked from step {argument.checked_from}{accepted}"
+    return ""
+
+
+def _note_lines(name: str, data: bytes) -> list[str]:
+    try:
+        note = parse_note(data)
+        tree = parse_checkpoint_unverified(note.text)
+    except Malformed as error:
+        return [f"{name}: cannot be read: {escape(str(error))}"]
+    title = f"{name}: tree of size {tree.size} of {escape(tree.origin)}, signature lines"
+    return [title, *[f"  {line}" for line in _signature_lines(note)]]
+
+
+def _signature_lines(note: Note) -> list[str]:
+    """Names and, for cosignatures (8 bytes of time before 64 of signature), the times that they state."""
+    lines = []
+    for name, _, blob in note.signatures:
+        time = f", {when(int.from_bytes(blob[:8], 'big'))}" if len(blob) == 72 else ""
+        lines.append(escape(name) + time)
+    return lines
+
+
+def proof_data(proof: Proof) -> dict[str, object]:
+    """A proof as data: the steps opened, the rest counted. The proof itself is JSON already."""
+    p = proof
+    return {
+        "verdict": None,
+        "log": p.log,
+        "source": p.source,
+        "file": str(p.file_id),
+        "generation": str(p.generation),
+        "from": str(p.first_seq),
+        "steps": [_step_data(line) for line in p.entries],
+        "checkpoint": _note_data(p.checkpoint),
+        "first": _bracket_data(p.first),
+        "before": _bracket_data(p.before),
+        "pinned": None if p.pinned is None else str(p.pinned.size),
+        "sealed": None if p.sealed is None else str(p.sealed.size),
+        "earlier": str(len(p.earlier)),
+        "replaced": [str(replaced.file_id) for replaced in p.replaced],
+    }
+
+
+def _step_data(line: Line) -> dict[str, object]:
+    try:
+        step = open_step(line.entry, (line.content, line.path, line.context))
+    except (Malformed, Changed) as error:
+        return {"error": str(error)}
+    entry, content = step.entry, step.content
+    return {
+        "seq": str(entry.seq),
+        "operation": entry.operation.word,
+        "recorded": str(entry.recorded),
+        "mtime": str(entry.mtime),
+        "path": None if step.path is MISSING else step.path,
+        "size": str(content.size) if isinstance(content, Content) else None,
+        "context": _context_data(step.context),
+        "not_shown": [
+            name
+            for name, part in (("content", step.content), ("path", step.path), ("context", step.context))
+            if part is MISSING
+        ],
+        "argument": _argument_words(step) or None,
+    }
+
+
+def _context_data(context: dict[ContextField, str] | Missing) -> dict[str, str] | None:
+    return None if isinstance(context, Missing) else {field.name.lower(): value for field, value in context.items()}
+
+
+def _bracket_data(bracket: Bracket | None) -> dict[str, object] | None:
+    return None if bracket is None else _note_data(bracket.checkpoint)
+
+
+def _note_data(data: bytes) -> dict[str, object]:
+    try:
+        note = parse_note(data)
+        tree = parse_checkpoint_unverified(note.text)
+    except Malformed as error:
+        return {"error": str(error)}
+    return {"origin": tree.origin, "size": str(tree.size), "signatures": _signature_lines(note)}
+
+
+# -- evidence -------------------------------------------------------------------------------------------------
+
+
+def parse_evidence(value: dict[str, object]) -> tuple[str, list[str], list[str]]:
+    """Kind, notes and proofs of an evidence file (SPEC 9.1)."""
+    kind = value.get("kind")
+    if type(kind) is not str or kind not in _KINDS:
+        raise Malformed(f"want one of {', '.join(_KINDS)}", "evidence kind", kind)
+    name = "proofs" if kind == "two-histories" else "notes"
+    if list(value) != ["format", "kind", name]:
+        raise Malformed(f"want format, kind and {name}", "evidence")
+    shown = value[name]
+    if type(shown) is not list or len(shown) != 2 or not all(type(item) is str for item in shown):
+        raise Malformed("want two texts", f"evidence {name}")
+    return kind, *(([], shown) if name == "proofs" else (shown, []))
+
+
+def evidence_text(kind: str, notes: list[str], proofs: list[str]) -> str:
+    """Evidence in words, and what to do with it."""
+    lines = [f"evidence of a fork ({kind})", _KINDS[kind], ""]
+    for number, note in enumerate(notes, 1):
+        lines += _note_lines(f"note {number}", note.encode("utf-8", "surrogatepass"))
+    for number, text in enumerate(proofs, 1):
+        proof = parse_proof(text.encode("utf-8", "surrogatepass"))
+        lines += [f"history {number}:", proof_text(proof), ""]
+    lines += ["", "Whoever has the public keys of log and witnesses can check the signatures. Show it to others."]
+    return "\n".join(lines)

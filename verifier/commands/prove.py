@@ -1,0 +1,109 @@
+"""`nextcloud-audit prove`: fetch the proof of a file. What it proves, `verify` says, offline and later.
+
+What is written is always a whole proof: a short one is joined to the stored one first (SPEC 10.3).
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from verifier.client import Server, Signer
+from verifier.commands import common
+from verifier.commands.verify import tree_size
+from verifier.errors import Usage
+from verifier.files import write_atomic
+from verifier.home import Home
+from verifier.proof import Proof, format_proof, parse_proof
+from verifier.state import LogState
+from verifier.verify import join
+from verifier.words import count, escape, parse_remote
+
+DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id (a path of digits: ./17)."
+EXAMPLES = """examples:
+  nextcloud-audit prove Board/minutes.txt --server https://audit.example.org --seed seed.txt -o minutes.txt.proof
+  nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("remote", metavar="REMOTE")
+    parser.add_argument("--server", metavar="URL", required=True)
+    common.add_seed(parser, required=False)
+    parser.add_argument("--reader", metavar="FILE", help="(not enough: a request needs the owner's signature)")
+    parser.add_argument("-o", "--output", metavar="FILE.proof", required=True)
+    parser.add_argument("--full", action="store_true", help="all of it, even what the state holds already")
+    common.add_state(parser)
+    common.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    if not args.seed:
+        raise Usage(
+            "seed: want --seed FILE; a request for a proof is signed by the owner, which a reader key cannot do: "
+            "ask the owner for the proof file"
+        )
+    server = Server(args.server)
+    path, file_id = parse_remote(args.remote)
+    home = common.home_of(args, args.seed)
+    log = common.enrolled_log(home, args.log)
+    signer = signer_of(log, common.read_seed(args, args.seed))
+    proof = fetch(server, signer, home, log, path, file_id, full=args.full)
+    data = format_proof(proof)
+    write_atomic(args.output, data)
+    size = tree_size(proof.checkpoint)
+    text = (
+        f"{escape(args.output)}: {count(len(proof.entries), 'step')} of file {proof.file_id}, "
+        f"from a tree of size {size}. Nothing is verified yet: run `nextcloud-audit verify`."
+    )
+    common.emit(
+        args,
+        {
+            "proof": args.output,
+            "file": str(proof.file_id),
+            "generation": str(proof.generation),
+            "steps": str(len(proof.entries)),
+            "tree_size": str(size),
+            "bytes": str(len(data)),
+        },
+        text,
+    )
+    return 0
+
+
+def signer_of(log: LogState, seed: bytes) -> Signer:
+    keys = common.keys_of(log, seed)
+    return Signer(log.log, keys.public, keys.private)
+
+
+def fetch(
+    server: Server, signer: Signer, home: Home, log: LogState, path: str | None, file_id: int | None, *, full: bool
+) -> Proof:
+    """A whole proof that starts from what the state has pinned; well formed, and not verified."""
+    known = home.read_path(log, path) if path is not None else None
+    likely = file_id if file_id is not None else known.file_id if known else None
+    stored = _stored(home, log, likely)
+    asked: dict[str, str | list[str]] = {"source": log.source}
+    if log.checkpoint is not None:
+        asked["size"] = str(tree_size(log.checkpoint))
+    if stored is not None and not full:
+        # The last step again, so that a proof has at least one, even when nothing is new.
+        proof = _ask(server, signer, path, file_id, asked | {"from": str(stored.map.seq)})
+        if proof.first_seq and (proof.chain_id, proof.root) != (stored.chain_id, stored.root):
+            proof = _ask(server, signer, path, file_id, asked)  # another generation, or another file by now
+    else:
+        proof = _ask(server, signer, path, file_id, asked)
+    if known is not None and proof.file_id != known.file_id:
+        # [R] Another file under a known path: verify wants to see that the old one has left.
+        stored = _stored(home, log, proof.file_id)
+        proof = _ask(server, signer, path, file_id, asked | {"replaces": [str(known.file_id)]})
+    return join(proof, stored)
+
+
+def _ask(
+    server: Server, signer: Signer, path: str | None, file_id: int | None, asked: dict[str, str | list[str]]
+) -> Proof:
+    return parse_proof(server.proof(signer, path, file_id, **asked))
+
+
+def _stored(home: Home, log: LogState, file_id: int | None) -> Proof | None:
+    file = home.read_file(log, file_id) if file_id is not None else None
+    return parse_proof(file.proof) if file is not None and file.proof is not None else None
