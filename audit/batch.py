@@ -154,8 +154,7 @@ class Batch:
 
     def __init__(self, store: Store, roots: Roots, conn: sqlite3.Connection, now: int) -> None:
         self._store, self._roots, self._conn, self._now = store, roots, conn, now
-        newest = conn.execute(_NEWEST_CHAIN).fetchone()
-        self._next_row = newest[0] + 1 if newest else 1
+        self._next_row = 0  # of `chains`; looked up for the first new one
         self._current: dict[tuple[int, int], Current] = {}
         self._chains: dict[int, Current] = {}
         self._entries: list[tuple[Any, ...]] = []
@@ -282,11 +281,16 @@ class Batch:
         source_id = self._store.source_id(self._conn, o.source)
         name = chain_id(owner.blinding_key, source_id, o.file_id, generation)
         head = genesis(Binding(self._store.log_name, source_id, owner.root, o.file_id, name, owner.owner_key))
-        row, self._next_row = self._next_row, self._next_row + 1
+        row = self._next_row or self._first_row()
+        self._next_row = row + 1
         named = before.id if before is not None else None
         return Current(
             row, o.source, o.file_id, generation, owner.id, name, -1, head, LIVE, -1, None, None, None, named
         )
+
+    def _first_row(self) -> int:
+        newest = self._conn.execute(_NEWEST_CHAIN).fetchone()
+        return newest[0] + 1 if newest else 1
 
     # -- entries --
 

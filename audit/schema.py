@@ -78,7 +78,11 @@ class Owner(LogTable, table=True):
 
 
 class ChainRow(LogTable, table=True):
-    """Where a chain stands. The file's current chain is the one with the highest id."""
+    """Where a chain stands. The file's current chain is the one with the highest id.
+
+    The chain id is a function of the columns that are unique together; an index over it would be written at a random
+    place for every new file.
+    """
 
     __tablename__ = "chains"
     __table_args__ = (
@@ -92,7 +96,7 @@ class ChainRow(LogTable, table=True):
     file_id: int = _int()
     generation: int = _int()
     owner: int = _int(foreign_key="owners.id")
-    chain_id: bytes = Field(unique=True)
+    chain_id: bytes
     last_seq: int = _int()
     head: bytes
     status: str

@@ -61,6 +61,7 @@ class Store:
         self.lock = threading.RLock()
         self._writer = writer
         self._failed: str | None = None
+        self._source_ids: dict[int, str] = {}
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
 
@@ -131,10 +132,13 @@ class Store:
 
     def source_id(self, conn: sqlite3.Connection, source: int) -> str:
         """The text id of a source, as chain ids and proofs name it."""
-        row = conn.execute(_SOURCE_ID, (source,)).fetchone()
-        if row is None:
-            raise Refused(f"source: there is no {source}")
-        return str(row[0])
+        known = self._source_ids.get(source)
+        if known is None:
+            row = conn.execute(_SOURCE_ID, (source,)).fetchone()
+            if row is None:
+                raise Refused(f"source: there is no {source}")
+            known = self._source_ids[source] = str(row[0])  # never changes
+        return known
 
     def new_file_ids(self, source: int, count: int) -> range:
         """File ids that no file of this source has had or will have; those that stay unused are lost, no harm done."""

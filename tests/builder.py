@@ -88,14 +88,14 @@ class World:
     def __init__(self, nodes: int = 4, threshold: int = 3, seed: bytes = SEED, source: str = SOURCE) -> None:
         self.now = START
         self.source = source
-        self.log = SignerKey(ORIGIN, SIGNATURE, _secret("log"))
+        self.log = SignerKey(ORIGIN, SIGNATURE, secret("log"))
         self.log_name = keys.format_log_name(ORIGIN, self.log.verifier_key.public_key)
         self.owner = keys.derive_keys(seed, self.log_name)
         self.owner_signer = SignerKey("owner", SIGNATURE, self.owner.private)
         self.root = keys.owner_root(self.owner.public, self.owner.blinding)
         names = [f"n{i}.example" for i in range(nodes)]
-        self.witnesses = [SignerKey(name, COSIGNATURE, _secret(f"witness {name}")) for name in names]
-        self.auditors = [SignerKey(f"{name}/auditor", COSIGNATURE, _secret(f"auditor {name}")) for name in names]
+        self.witnesses = [SignerKey(name, COSIGNATURE, secret(f"witness {name}")) for name in names]
+        self.auditors = [SignerKey(f"{name}/auditor", COSIGNATURE, secret(f"auditor {name}")) for name in names]
         self.policy_text = self.policy_file(self.witnesses, threshold)
         self.auditors_text = self.policy_file(self.auditors, threshold)
         self.leaves: list[bytes] = []
@@ -287,9 +287,9 @@ class World:
         return Bracket(self.notes[size], reference.consistency(size, leaves))
 
     def _sealed(self, chain: Chain, leaves: list[bytes]) -> Since | None:
-        if not chain.seals:
+        size = chain.seals[-1].seal.tree_size if chain.seals else 0
+        if not 0 < size <= len(leaves):
             return None
-        size = chain.seals[-1].seal.tree_size
         return Since(size, reference.consistency(size, leaves))
 
     def _earlier(self, history: History, mapped: dict[bytes, bytes]) -> list[Earlier]:
@@ -352,5 +352,5 @@ def lie(chain: Chain, step: Step) -> None:
         chain.carriers.append((chain.version, entry.content))
 
 
-def _secret(name: str) -> bytes:
+def secret(name: str) -> bytes:
     return sha3_256(name.encode()).digest()

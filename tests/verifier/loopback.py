@@ -8,6 +8,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from tests import reference
+from tests.builder import World
 from verifier.encoding import Reader, decode_base64, encode_base64, encode_hashes
 from verifier.entry import Operation, _decode_seal
 from verifier.errors import Error
@@ -16,9 +18,6 @@ from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.note import format_vkey
 from verifier.proof import format_proof
 from verifier.request import Enrolment, parse_authorization, verify_enrolment, verify_request
-
-from tests import reference
-from tests.builder import World
 
 NONCE = bytes(range(32, 64))
 TOKEN = "one-time-token"
@@ -44,7 +43,7 @@ class Log:
         if self.answer is not None:
             return self.answer
         parts = urlsplit(target)
-        query = {name: values for name, values in parse_qs(parts.query).items()}
+        query = parse_qs(parts.query)
         if parts.path == "/enrolment":
             return self._offer() if method == "GET" else self._enrol(json.loads(body))
         if parts.path.startswith("/enrolment/"):

@@ -362,7 +362,10 @@ def test_chain_and_slow_rules_agree_on_long_walks(data: st.DataObject) -> None:
         last = step(operation, len(steps), content, path, argument)
         legal = slow_is_legal(steps, last)
         assert is_taken(steps, last) == legal
-        if legal:
+        emptied = (content is None and "same" in TABLE[operation][1]) or (
+            path is None and "same" in TABLE[operation][2]
+        )
+        if legal and not emptied:  # a part that says nothing, after one that is not shown, is left to the table above
             steps.append(last)
     assert set(replay(steps).taints.values()) == slow_taints(steps)
 

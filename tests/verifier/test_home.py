@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import verifier.home as home_module
+from tests.verifier.test_state import LOG, WORLD
 from verifier.errors import Malformed, Usage
 from verifier.home import Home
 from verifier.state import FileState, LocalState, PathState
-
-from tests.verifier.test_state import LOG, WORLD
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from hashlib import sha3_256
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from verifier import ed25519
 from verifier.encoding import tag, text, u64
 from verifier.errors import BadSignature, Malformed, NotProven

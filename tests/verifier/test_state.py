@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.builder import World
 from verifier import state
 from verifier.errors import Malformed
 from verifier.state import FileState, LocalState, LogState, PathState
-
-from tests.builder import World
 
 WORLD = World()
 LOG = LogState(

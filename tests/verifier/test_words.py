@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from verifier.errors import Error, Usage
 from verifier.words import count, escape, parse_duration, parse_remote, parse_when, when
 

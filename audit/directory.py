@@ -1,0 +1,170 @@
+"""A log's data directory: made once by a human, opened from then on, by one process at a time.
+
+    DIR/log.key      0600; PRIVATE+KEY+ORIGIN+ID+KEY, what the log signs its trees with
+    DIR/log.db       0600; entries, openings, tree, map (`audit.store`)
+    DIR/policy       the log and its witnesses (c2sp.org/tlog-policy); the operator's to edit, read at start
+    DIR/auditors     the log and its auditors, the same way
+    DIR/lock         held by whoever writes
+
+A new log has `quorum none` in both policies: it records, and publishes nothing until there are witnesses.
+
+The key is written last, so that a directory which was not made completely never opens and has never signed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sqlalchemy import insert
+
+from audit.errors import Refused
+from audit.schema import Token, sql, table
+from audit.store import FILE_NAME, Store, create_store, open_store
+from verifier.encoding import tagged
+from verifier.errors import Malformed, Usage
+from verifier.files import read_bounded, read_secret, write_atomic, write_secret_new
+from verifier.keys import check_origin, format_log_name
+from verifier.note import SIGNATURE, SignerKey, format_private_key, format_vkey, parse_private_key
+from verifier.policy import (
+    AUDITORS,
+    MAX_POLICY_SIZE,
+    NONE,
+    WITNESSES,
+    Kind,
+    Log,
+    Policy,
+    check_separate,
+    format_policy,
+    parse_policy,
+)
+
+KEY_FILE, POLICY_FILE, AUDITORS_FILE, LOCK_FILE = "log.key", "policy", "auditors", "lock"
+POLICY_MODE = 0o644
+TOKEN_SIZE = 16  # bytes of chance in a token: nobody guesses 128 bits over HTTP
+DEFAULT_USER = "owner"
+
+Random = Callable[[int], bytes]
+
+_ADD_TOKEN = sql(insert(table(Token)))
+
+
+class Created(NamedTuple):
+    """What the operator of a new log hands on. The token is secret, and is stored as a hash alone."""
+
+    vkey: str
+    log_name: str
+    user: str
+    token: str
+
+
+class Directory(NamedTuple):
+    """An open log."""
+
+    path: str
+    store: Store
+    signer: SignerKey
+    witnesses: Policy
+    auditors: Policy
+
+
+def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, random: Random = os.urandom) -> Created:
+    """A new log in `directory`, which may exist and must hold none."""
+    check_origin(origin)
+    for name in (KEY_FILE, FILE_NAME, POLICY_FILE, AUDITORS_FILE):
+        if os.path.lexists(os.path.join(directory, name)):
+            raise Refused(f"{directory} holds a log already ({name} exists): nothing was changed")
+    signer = SignerKey(origin, SIGNATURE, random(32))
+    key = signer.verifier_key
+    log_name = format_log_name(origin, key.public_key)
+    create_store(directory, origin, log_name, now)
+    store = open_store(directory)
+    try:
+        token = new_token(store, user, None, random)
+    finally:
+        store.close()
+    kinds: tuple[tuple[str, Kind], ...] = ((POLICY_FILE, WITNESSES), (AUDITORS_FILE, AUDITORS))
+    for name, kind in kinds:
+        text = format_policy(Policy(kind, (Log(key, ""),), {}, {}, NONE))
+        write_atomic(os.path.join(directory, name), text, POLICY_MODE)
+    write_secret_new(os.path.join(directory, KEY_FILE), format_private_key(signer).encode("utf-8") + b"\n")
+    return Created(format_vkey(key), log_name, user, token)
+
+
+def open_log(directory: str) -> Directory:
+    """The log that `create_log` made, whose key, store and policies speak of the same log."""
+    signer = _read_key(os.path.join(directory, KEY_FILE))
+    key = signer.verifier_key
+    witnesses = _read_policy(directory, POLICY_FILE, WITNESSES)
+    auditors = _read_policy(directory, AUDITORS_FILE, AUDITORS)
+    check_separate(witnesses, auditors)
+    if key not in witnesses.log_keys:
+        raise Usage(f"{POLICY_FILE}: want a line for this log: log {format_vkey(key)}")
+    store = open_store(directory)
+    if store.log_name != format_log_name(store.origin, key.public_key):
+        store.close()
+        raise Refused(f"{KEY_FILE}: is not the key of the log in {FILE_NAME}, which is {store.log_name}")
+    return Directory(directory, store, signer, witnesses, auditors)
+
+
+def new_token(store: Store, user: str, source: int | None, random: Random = os.urandom) -> str:
+    """A one-time token that lets this user enrol; for any source where none is given."""
+    token = random(TOKEN_SIZE).hex()
+    with store.transaction() as conn:
+        add_token(conn, token, user, source)
+    return token
+
+
+def add_token(conn: sqlite3.Connection, token: str, user: str, source: int | None) -> None:
+    conn.execute(_ADD_TOKEN, (hash_token(token), user, source, 0))
+
+
+def hash_token(token: str) -> bytes:
+    """What the store knows of a token."""
+    return tagged("token", token.encode("utf-8"))
+
+
+@contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """Holds the directory for this process; a second one is refused. The lock ends when the process does."""
+    try:
+        fd = os.open(os.path.join(directory, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise Refused(f"{directory}: there is no such directory; `init` makes one") from None
+    except OSError as error:
+        raise Refused(f"{directory}: cannot be locked ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 20).decode("ascii", "replace").strip()
+            raise Refused(f"{directory}: process {pid} works in it; one process for each data directory") from None
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(fd)
+
+
+def _read_key(path: str) -> SignerKey:
+    data, warnings = read_secret(path, "log key")
+    if warnings:
+        raise Usage(warnings[0])
+    try:
+        signer = parse_private_key(data.decode("utf-8").removesuffix("\n"))
+    except UnicodeDecodeError:
+        raise Malformed("not UTF-8", "log key") from None
+    if signer.verifier_key.algorithm != SIGNATURE:
+        raise Malformed(f"want a key of type 0x{SIGNATURE:02x}", "log key")
+    return signer
+
+
+def _read_policy(directory: str, name: str, kind: Kind) -> Policy:
+    try:
+        return parse_policy(read_bounded(os.path.join(directory, name), MAX_POLICY_SIZE, name), kind)
+    except Malformed as error:
+        raise Usage(f"{os.path.join(directory, name)}: {error}") from None

@@ -1,0 +1,203 @@
+"""Who may enrol, and who may have a proof: nonces, one-time tokens, signed requests (SPEC 11).
+
+    nonce = nonces.issue(now)                                    single use, NONCE_TTL_S long, MAX_NONCES of them
+    nonces.take(enrolment.nonce, now)                            whatever comes of it, it is gone
+    source = decide_enrolment(enrolment, signature, standing)    pure: what the store says, against what was sent
+    owner = authorise(header, log_name, method, target, body, now)
+    may_read(conn, source, owner)                                the enrolled owner of that source, and nobody else
+
+A token is for one user, once; the store knows its hash alone. A source has one enrolled owner. Whoever is refused is
+not told which half of it was wrong. A request is authorised before anything is looked up, so that without the key of
+some owner nobody learns anything, and with it nobody learns what another one has.
+
+The enrolment is durable before its token is marked as used: a crash between the two leaves a token that can do no more
+for that source (it has its owner then), and a client that runs again finds itself enrolled.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from threading import Lock
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from audit.chains import OWNER, OwnerRow, find_enrolled, find_owner
+from audit.directory import hash_token
+from audit.errors import Refused
+from audit.recorder import Recorder
+from audit.schema import ZERO, Source, Token, sql, table
+from audit.store import Store
+from verifier.encoding import check_text, decode_base64
+from verifier.ed25519 import SIGNATURE_SIZE
+from verifier.errors import Error, NotProven
+from verifier.keys import KEY_SIZE, MAX_LOG_NAME, check_source_id
+from verifier.proof import members, parse_object
+from verifier.request import (
+    MAX_TOKEN,
+    MAX_USER,
+    NONCE_SIZE,
+    Authorization,
+    Enrolment,
+    parse_authorization,
+    verify_enrolment,
+    verify_request,
+)
+
+NONCE_TTL_S = 300  # SPEC 11.2: typing a passphrase may take a while
+MAX_NONCES = 4_096  # of all clients together; beyond that the oldest goes
+FIELDS = ("log", "source", "user", "token", "nonce", "owner", "blinding", "signature")
+
+_SOURCES, _TOKENS = table(Source), table(Token)
+_FIND_SOURCE = sql(select(_SOURCES.c.id).where(_SOURCES.c.source_id == bindparam("source_id")))
+_SOURCE_IDS = sql(select(_SOURCES.c.source_id).order_by(_SOURCES.c.id))
+_FIND_TOKEN = sql(
+    select(_TOKENS.c.user, _TOKENS.c.source, _TOKENS.c.used).where(_TOKENS.c.token_hash == bindparam("token_hash"))
+)
+_USE_TOKEN = sql(
+    update(_TOKENS)
+    .values(used=bindparam("now"))
+    .where(_TOKENS.c.token_hash == bindparam("token_hash_"), _TOKENS.c.used == ZERO)
+)
+
+
+class EnrolmentRefused(Refused):
+    """Log, source, nonce, token or signature do not allow this enrolment."""
+
+
+class AlreadyEnrolled(Refused):
+    """The source has an owner."""
+
+
+class Unauthorised(Refused):
+    """No request signed by a key, for this log, just now."""
+
+
+class TokenRow(NamedTuple):
+    """A token as stored. `source` is None where it is good for any."""
+
+    user: str
+    source: int | None
+    used: int
+
+
+class Standing(NamedTuple):
+    """What the store says about an enrolment: None for a source or token that it does not know."""
+
+    log_name: str
+    source: int | None
+    token: TokenRow | None
+    owner: OwnerRow | None
+
+
+class Nonces:
+    """Nonces that were given out and did not come back yet. In memory: after a restart clients ask for a new one."""
+
+    def __init__(self, random: Callable[[int], bytes] = os.urandom, limit: int = MAX_NONCES) -> None:
+        self._random, self._limit = random, limit
+        self._open: dict[bytes, int] = {}  # nonce -> when it ends; in the order of their making
+        self._lock = Lock()
+
+    def issue(self, now: int) -> bytes:
+        nonce = self._random(NONCE_SIZE)
+        with self._lock:
+            if len(self._open) >= self._limit:
+                del self._open[next(iter(self._open))]
+            self._open[nonce] = now + NONCE_TTL_S
+        return nonce
+
+    def take(self, nonce: bytes, now: int) -> None:
+        """The nonce was given out here not long ago, and is used up from now on."""
+        with self._lock:
+            ends = self._open.pop(nonce, None)
+        if ends is None or now >= ends:
+            raise EnrolmentRefused("nonce: unknown, used or too old: ask for a new one and enrol again")
+
+
+def parse_enrolment(body: bytes) -> tuple[Enrolment, bytes]:
+    """The request's fields and the signature, well formed and nothing more."""
+    values = members(parse_object(body, "enrolment"), "enrolment", *FIELDS)
+    log = check_text(values[0], "enrolment log", MAX_LOG_NAME)
+    source = check_source_id(values[1], "enrolment source")
+    user, token = check_text(values[2], "user", MAX_USER), check_text(values[3], "token", MAX_TOKEN)
+    nonce, owner, blinding = [
+        decode_base64(value, f"enrolment {name}", size=KEY_SIZE)
+        for name, value in zip(FIELDS[4:7], values[4:7], strict=True)
+    ]
+    signature = decode_base64(values[7], "enrolment signature", size=SIGNATURE_SIZE)
+    return Enrolment(log, source, user, token, nonce, owner, blinding), signature
+
+
+def decide_enrolment(enrolment: Enrolment, signature: bytes, standing: Standing) -> int:
+    """The source that the enrolment is for, once key, token and source allow it."""
+    if enrolment.log != standing.log_name:
+        raise EnrolmentRefused(f"log: got {enrolment.log!r}, want {standing.log_name}")
+    try:
+        verify_enrolment(enrolment, signature)
+    except NotProven as error:
+        raise EnrolmentRefused(str(error)) from None
+    token = standing.token
+    if token is None or token.used or token.user != enrolment.user or token.source not in (None, standing.source):
+        raise EnrolmentRefused(f"token: it is no open token of {enrolment.user!r} for this source")
+    if standing.source is None:
+        raise EnrolmentRefused(f"source: there is no {enrolment.source!r}")
+    if standing.owner is not None:
+        raise AlreadyEnrolled(f"source: {enrolment.source} has an enrolled owner already")
+    return standing.source
+
+
+class Enrolments:
+    """Enrols, one at a time, so that no token is used twice."""
+
+    def __init__(self, store: Store, recorder: Recorder, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._store, self._recorder = store, recorder
+        self.nonces = Nonces(random)
+        self._lock = Lock()
+
+    def enrol(self, body: bytes, now: int) -> bytes:
+        """Enrols; returns the root, whose leaf is pending."""
+        enrolment, signature = parse_enrolment(body)
+        self.nonces.take(enrolment.nonce, now)
+        with self._lock:
+            source = decide_enrolment(enrolment, signature, self._standing(enrolment))
+            root = self._recorder.enrol(source, enrolment.user, enrolment.owner, enrolment.blinding)
+            with self._store.transaction() as conn:
+                conn.execute(_USE_TOKEN, (now, hash_token(enrolment.token)))
+        return root
+
+    def _standing(self, enrolment: Enrolment) -> Standing:
+        with self._store.snapshot() as conn:
+            source = find_source(conn, enrolment.source)
+            row = conn.execute(_FIND_TOKEN, (hash_token(enrolment.token),)).fetchone()
+            owner = None if source is None else find_owner(conn, OWNER, source)
+        return Standing(self._store.log_name, source, None if row is None else TokenRow._make(row), owner)
+
+
+def authorise(header: str | None, log_name: str, method: str, target: str, body: bytes, now: int) -> bytes:
+    """The owner key that signed this very request not long ago. What it may have: `may_read`."""
+    if header is None:
+        raise Unauthorised("Authorization: want a request signed with the owner's key (SPEC 11.1)")
+    try:
+        authorization: Authorization = parse_authorization(header)
+        return verify_request(authorization, log_name, method, target, body, now)
+    except Error as error:
+        raise Unauthorised(f"{error} (the server's clock: {now})") from None
+
+
+def may_read(conn: sqlite3.Connection, source: int, owner_key: bytes) -> bool:
+    """Whether this key is that of the source's enrolled owner: its own, or where it has none the instance's."""
+    owner = find_enrolled(conn, source)
+    return owner is not None and owner.owner_key == owner_key
+
+
+def find_source(conn: sqlite3.Connection, source_id: str) -> int | None:
+    """The row of a source by its id."""
+    row = conn.execute(_FIND_SOURCE, (source_id,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def list_sources(conn: sqlite3.Connection) -> list[str]:
+    """The ids of all sources, in the order of their making."""
+    return [str(row[0]) for row in conn.execute(_SOURCE_IDS)]

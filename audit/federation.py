@@ -1,0 +1,342 @@
+"""Asking witnesses and auditors, over HTTP: each one has a courier that keeps it up to date.
+
+    witnesses (all at once)    POST URL/add-checkpoint    old size, consistency proof, signed checkpoint
+    auditors (one target)      POST URL/audit             signed checkpoint; they fetch the leaves from us
+    before the first signing   GET  URL/ORIGINHASH/checkpoint    has a witness seen more of this log than we have?
+
+A Desk holds what is asked for; couriers work in parallel, each with one request at a time, and always take the newest
+target. So the quorum never waits for a slow cosigner, whose line is added when it comes, and one that was down
+for a day gets one request, not all it missed. What comes back is verified and stored by `Publisher`, which knows
+the keys. After a failure a courier waits, twice as long each time and up to MAX_BACKOFF_S, with jitter, or as long as
+the cosigner asked for, or until there is something newer.
+
+A witness that answers 409 says which size it knows (the body, a decimal), and is asked again from there. If it knows
+more than we do, our store is older than what we signed: the witness's checkpoint with our own signature proves it,
+and Regression stops the signing.
+
+Answers are bounded in size and time, redirects are not followed, proxies and the environment not used. Connections are
+kept open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
+from typing import NamedTuple, Protocol
+
+import httpx
+
+from audit.errors import AuditError, Conflict, Fatal, PeerFailed, TryLater
+from audit.publisher import Accepted, Cosigner, Target
+from audit.witness import format_request
+from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.encoding import decode_decimal
+from verifier.errors import Error
+from verifier.note import MAX_NOTE_SIZE, VerifierKey
+from verifier.policy import Policy, Witness
+
+WITNESS_TIMEOUT_S = 10
+AUDIT_TIMEOUT_S = 60  # an auditor fetches and replays up to 262,144 leaves before it answers
+ASK_TIMEOUT_S = 5
+MAX_REFUSAL = 4_096  # bytes of an answer other than 200, enough for a size or a reason
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
+MAX_RETRY_AFTER_S = 300
+MAX_CONFLICTS = 3  # in a row: a witness that names a new size each time has failed
+SHOWN = 200  # characters of a peer's words
+SIZE_TYPE = "text/x.tlog.size"  # tlog-witness: of the body of 409
+
+
+class Busy(TryLater):
+    """The peer asks to come again, `retry_s` seconds from now."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+class Regression(AuditError):
+    """A witness has a checkpoint that we signed and no longer know: this store is older than what was published."""
+
+
+class Log(Protocol):
+    """What couriers need of the publisher; all of it may block, and is called in threads."""
+
+    def consistency(self, old_size: int, size: int) -> list[bytes]: ...
+
+    def accept_cosignatures(self, size: int, lines: bytes, now: int) -> Accepted: ...
+
+
+# One peer over HTTP
+
+
+class Peer:
+    """A cosigner at its address: `Cosigner`, and what it has seen of a log."""
+
+    def __init__(self, client: httpx.AsyncClient, name: str, url: str) -> None:
+        self._client, self.name, self._url = client, name, url.rstrip("/")
+
+    async def cosign(self, note: bytes, old_size: int, proof: list[bytes]) -> bytes:
+        body = format_request(old_size, tuple(proof), note)
+        return await self._ask("POST", "/add-checkpoint", body, WITNESS_TIMEOUT_S)
+
+    async def audit(self, note: bytes) -> bytes:
+        return await self._ask("POST", "/audit", note, AUDIT_TIMEOUT_S)
+
+    async def newest_seen(self, key: VerifierKey) -> Checkpoint | None:
+        """The newest checkpoint of the log with this key that the witness cosigned, signed by that key; None for none.
+
+        For a policy's witness whose monitoring address is another one, this is a PeerFailed or None.
+        """
+        path = f"/{sha256(key.name.encode('utf-8')).hexdigest()}/checkpoint"
+        try:
+            note = await self._ask("GET", path, b"", ASK_TIMEOUT_S)
+        except Unknown:
+            return None
+        return open_checkpoint(note, key)[1]
+
+    async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
+        """The body of a 200; Conflict with the size of a 409; Busy or PeerFailed for all else."""
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream(method, self._url + path, content=body or None, timeout=timeout_s) as response,
+            ):
+                good = response.status_code == httpx.codes.OK
+                data = await _read(response, MAX_NOTE_SIZE if good else MAX_REFUSAL)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            raise PeerFailed(f"{self.name}: {type(error).__name__}") from None
+        except _TooLarge:
+            raise PeerFailed(f"{self.name}: answer too large") from None
+        return data if good else self._refused(response, data)
+
+    def _refused(self, response: httpx.Response, data: bytes) -> bytes:
+        status = response.status_code
+        if status == httpx.codes.CONFLICT and response.headers.get("content-type", "").startswith(SIZE_TYPE):
+            try:
+                raise Conflict(decode_decimal(data.decode("ascii").removesuffix("\n"), "known size"))
+            except (Error, UnicodeDecodeError):
+                pass
+        words = data.decode("utf-8", "replace").strip()[:SHOWN]
+        message = f"{self.name}: got status {status} ({words!a})"
+        if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
+            raise Busy(message, _retry_after(response))
+        raise (Unknown if status == httpx.codes.NOT_FOUND else PeerFailed)(message)
+
+
+class Unknown(PeerFailed):
+    """The peer answers 404: it does not know the log."""
+
+
+class _TooLarge(Exception):
+    """More bytes than an answer may have."""
+
+
+def make_client() -> httpx.AsyncClient:
+    """The client for all peers; connections are kept."""
+    headers = {"accept-encoding": "identity", "user-agent": "nextcloud-audit"}
+    return httpx.AsyncClient(follow_redirects=False, trust_env=False, headers=headers)
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    data = bytearray()
+    async for piece in response.aiter_raw():
+        data += piece
+        if len(data) > limit:
+            raise _TooLarge
+    return bytes(data)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    value = response.headers.get("retry-after", "")
+    return min(float(value), MAX_RETRY_AFTER_S) if value.isascii() and value.isdigit() and len(value) < 9 else 0.0
+
+
+def backoff(failures: int, chance: Callable[[], float] = random.random) -> float:
+    """Seconds to wait after so many failures in a row: doubling, bounded, and no two peers at the same moment."""
+    longest: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+    return longest * (0.5 + chance() / 2)
+
+
+# Desks and couriers
+
+
+class Desk:
+    """The target that a kind of cosigner is asked for. Each `put` is a new round, also for the same tree."""
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.target: Target | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, target: Target) -> None:
+        self.round += 1
+        self.target = target
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def after(self, done: int) -> tuple[int, Target]:
+        """The newest target, once there is one of a later round than `done`."""
+        while self.round <= done or self.target is None:
+            await self._changed.wait()
+        return self.round, self.target
+
+    async def newer(self, than: int, timeout_s: float) -> None:
+        """Returns when there is a newer round, or after the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.after(than)
+        except TimeoutError:
+            pass
+
+
+class Health(NamedTuple):
+    """How a cosigner does: failures in a row, and what the last one was."""
+
+    failures: int
+    problem: str | None
+
+
+class Courier:
+    """Takes each newest target from the desk to one cosigner, until it is done."""
+
+    def __init__(
+        self,
+        name: str,
+        desk: Desk,
+        ask: Callable[[Target], Awaitable[None]],
+        pause: Callable[[int], float] = backoff,
+    ) -> None:
+        self.name, self._desk, self._ask, self._pause = name, desk, ask, pause
+        self.health = Health(0, None)
+
+    async def run(self) -> None:
+        """For ever. Only Fatal leaves: what a peer does is never our end."""
+        done = 0
+        while True:
+            number, target = await self._desk.after(done)
+            try:
+                await self._ask(target)
+            except Fatal:
+                raise
+            except (AuditError, Error) as error:
+                failures = self.health.failures + 1
+                self.health = Health(failures, str(error))
+                asked_s = error.retry_s if isinstance(error, Busy) else 0
+                await self._desk.newer(number, asked_s or self._pause(failures))
+            else:
+                done, self.health = number, Health(0, None)
+
+
+class WitnessCourier:
+    """What a courier does at a witness: the consistency proof from the size that it knows, then its line."""
+
+    def __init__(self, name: str, peer: Cosigner, log: Log, clock: Callable[[], int], accepted: Hear) -> None:
+        self.name, self._peer, self._log, self._clock, self._accepted = name, peer, log, clock, accepted
+        self.known_size = 0  # of the newest tree it cosigned, as far as we know; its 409 corrects that
+
+    async def ask(self, target: Target) -> None:
+        for _ in range(MAX_CONFLICTS):
+            if self.known_size > target.size:
+                raise PeerFailed(f"{self.name}: has seen size {self.known_size}, this tree has {target.size}")
+            proof = await asyncio.to_thread(self._log.consistency, self.known_size, target.size)
+            try:
+                lines = await self._peer.cosign(target.note, self.known_size, proof)
+            except Conflict as conflict:
+                self.known_size = conflict.known_size
+                continue
+            await accept(self.name, self._log, target, lines, self._clock, self._accepted)
+            self.known_size = target.size
+            return
+        raise PeerFailed(f"{self.name}: names another size each time")
+
+
+class AuditorCourier:
+    """What a courier does at an auditor: names the target, and comes again while it catches up."""
+
+    def __init__(self, name: str, peer: Cosigner, log: Log, clock: Callable[[], int], accepted: Hear) -> None:
+        self.name, self._peer, self._log, self._clock, self._accepted = name, peer, log, clock, accepted
+
+    async def ask(self, target: Target) -> None:
+        try:
+            lines = await self._peer.audit(target.note)
+        except Conflict as conflict:
+            if conflict.known_size > target.size:
+                return  # it signs ascending sizes, and has signed a later target: nothing is to be had for this one
+            raise PeerFailed(f"{self.name}: says it knows size {conflict.known_size} only") from None
+        await accept(self.name, self._log, target, lines, self._clock, self._accepted)
+
+
+Hear = Callable[[Target, Accepted], None]
+
+
+async def accept(name: str, log: Log, target: Target, lines: bytes, clock: Callable[[], int], accepted: Hear) -> None:
+    """Hands a cosigner's lines to the publisher, which verifies and stores them; its own line has to be among them."""
+    result = await asyncio.to_thread(log.accept_cosignatures, target.size, lines, clock())
+    if result.valid:
+        accepted(target, result)
+    if name not in result.valid:
+        why = "its line does not hold, or is from the future" if name in result.refused else "no line of its key"
+        raise PeerFailed(f"{name}: {why}")
+
+
+# All of them
+
+
+class Federation:
+    """Couriers for every cosigner of both policies that has an address."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        log: Log,
+        witnesses: Policy,
+        auditors: Policy,
+        clock: Callable[[], int],
+        accepted: Hear,
+        pause: Callable[[int], float] = backoff,
+    ) -> None:
+        self.witness_desk, self.audit_desk = Desk(), Desk()
+        self._peers = [Peer(client, name, witness.url) for name, witness in _reachable(witnesses)]
+        witness_work = [WitnessCourier(peer.name, peer, log, clock, accepted) for peer in self._peers]
+        auditor_peers = [Peer(client, name, auditor.url) for name, auditor in _reachable(auditors)]
+        auditor_work = [AuditorCourier(peer.name, peer, log, clock, accepted) for peer in auditor_peers]
+        self._witness_work = witness_work
+        self.witnesses = [Courier(w.name, self.witness_desk, w.ask, pause) for w in witness_work]
+        self.auditors = [Courier(w.name, self.audit_desk, w.ask, pause) for w in auditor_work]
+
+    async def run(self) -> None:
+        """All couriers, until cancelled or Fatal."""
+        async with asyncio.TaskGroup() as group:
+            for courier in (*self.witnesses, *self.auditors):
+                group.create_task(courier.run())
+
+    async def check_regression(self, key: VerifierKey, root_of: Callable[[int], bytes | None]) -> None:
+        """Asks every witness what it saw last of this log; Regression if that is not part of our tree.
+
+        `root_of(size)` is the root that our tree has at a size, None beyond its end. A witness that does not answer
+        is passed over: it can't be a condition for starting.
+        """
+        seen = await asyncio.gather(*[self._newest_seen(peer, key) for peer in self._peers])
+        for peer, work, checkpoint in zip(self._peers, self._witness_work, seen, strict=True):
+            if checkpoint is None:
+                continue
+            root = await asyncio.to_thread(root_of, checkpoint.size)
+            if root != checkpoint.root:
+                raise Regression(
+                    f"witness {peer.name} has a tree of size {checkpoint.size} that this log signed, and that is not "
+                    "in this store: it was restored from an older copy, or changed. Nothing is signed until it is back"
+                )
+            work.known_size = checkpoint.size
+
+    async def _newest_seen(self, peer: Peer, key: VerifierKey) -> Checkpoint | None:
+        try:
+            return await peer.newest_seen(key)
+        except (AuditError, Error):
+            return None
+
+
+def _reachable(policy: Policy) -> Iterable[tuple[str, Witness]]:
+    """Those with an address; the others can only be waited for in vain."""
+    return [(name, witness) for name, witness in policy.witnesses.items() if witness.url]

@@ -1,0 +1,450 @@
+"""The commands that need no network: verify, inspect, seed; exit codes; what is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.builder import SEED, World
+from verifier import keys
+from verifier.cli import main
+from verifier.commands import verify as verify_command
+from verifier.entry import Operation
+from verifier.proof import format_proof
+from verifier.seed import format_seed
+
+ROOT = Path(__file__).parents[2]
+FIRST = ["--policy", "policy", "--auditors", "auditors", "--source", "folder:test"]
+
+
+class Desk:
+    """A user's directory: seed, policies, files and their proofs."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.world.now = int(time.time()) - 1000
+        self.world.record(7, Operation.CREATED, b"one", path="a.txt")
+        self.world.publish()
+        self.write(7, "a.txt", b"one")
+        for name, data in (
+            ("seed", format_seed(SEED)),
+            ("policy", self.world.policy_text),
+            ("auditors", self.world.auditors_text),
+            ("reader", keys.format_reader(self.reader())),
+        ):
+            Path(name).write_bytes(data)
+            os.chmod(name, 0o600)
+
+    def reader(self) -> keys.ReaderKey:
+        world = self.world
+        return keys.ReaderKey(world.log_name, world.source, world.owner.public, world.owner.blinding)
+
+    def write(self, file_id: int, name: str, data: bytes, **how: object) -> None:
+        Path(name).write_bytes(data)
+        Path(f"{name}.proof").write_bytes(format_proof(self.world.prove(file_id, **how)))  # type: ignore[arg-type]
+
+    def verify(self, *words: str) -> int:
+        return main(["verify", *words])
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    return Desk()
+
+
+def remembered(desk: Desk) -> Desk:
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt", *FIRST) == 0
+    return desk
+
+
+def state_bytes() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("seed.state").rglob("*.json")}
+
+
+def test_verify_knows_the_file_after_the_first_time(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Policies, source and path are said once; from then on the state has them."""
+    remembered(desk)
+    capsys.readouterr()
+    assert desk.verify("a.txt", "--seed", "seed", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "VERIFIED"
+
+
+def test_verify_with_a_reader_key(desk: Desk) -> None:
+    """A reader verifies as the owner does, with a state of its own."""
+    assert desk.verify("a.txt", "--reader", "reader", "--as", "a.txt", *FIRST) == 0
+    assert desk.verify("a.txt", "--reader", "reader") == 0
+    assert not Path("seed.state").exists()
+
+
+def test_verify_of_changed_bytes_is_changed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 1, and 0 again with the edit undone."""
+    remembered(desk)
+    Path("a.txt").write_bytes(b"onE")
+    assert desk.verify("a.txt", "--seed", "seed") == 1
+    assert "CHANGED  a.txt" in capsys.readouterr().out
+    Path("a.txt").write_bytes(b"one")
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+
+
+def test_verify_never_takes_the_path_from_the_proof(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Without --as and without memory the question is incomplete, whatever the proof offers."""
+    assert desk.verify("a.txt", "--seed", "seed", *FIRST) == 4
+    assert "--as" in capsys.readouterr().err
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "b.txt", *FIRST) == 2
+    assert desk.verify("a.txt", "--seed", "seed") == 4
+
+
+def test_verify_never_takes_policies_from_anywhere_else(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Without policy files there is nothing to begin with, and pinned ones are not replaced in passing."""
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt") == 4
+    remembered(desk)
+    Path("policy").write_bytes(desk.world.policy_file(desk.world.witnesses, 4))
+    assert desk.verify("a.txt", "--seed", "seed", *FIRST) == 4
+    assert "pinned" in capsys.readouterr().err
+
+
+def test_verify_by_file_id_learns_no_path(desk: Desk) -> None:
+    """[R] Asked by number, the path in the proof is the server's word and is not remembered as the user's."""
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "7", *FIRST) == 0
+    assert not list(Path("seed.state").rglob("paths/*"))
+    assert desk.verify("a.txt", "--seed", "seed") == 4
+
+
+def test_verify_refuses_an_older_tree_than_the_state_has_seen(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] An old proof, replayed after a newer one was seen, is stale."""
+    remembered(desk)
+    old = Path("a.txt.proof").read_bytes()
+    size = max(desk.world.notes)
+    desk.world.record(7, Operation.WRITTEN, b"two", path="a.txt")
+    desk.world.publish()
+    desk.write(7, "a.txt", b"two", pinned=size)
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+    Path("a.txt").write_bytes(b"one")
+    Path("a.txt.proof").write_bytes(old)
+    assert desk.verify("a.txt", "--seed", "seed") == 2
+    assert "seen before" in capsys.readouterr().out
+
+
+def test_verify_pins_the_checkpoint_whatever_the_files_verdict(desk: Desk) -> None:
+    """SPEC 10.2: the tree was seen, even though the file is not the one that was asked for."""
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "b.txt", *FIRST) == 2
+    (log,) = Path("seed.state").rglob("log.json")
+    assert json.loads(log.read_bytes())["checkpoint"] == desk.world.notes[max(desk.world.notes)].decode()
+
+
+def test_verify_that_does_not_verify_remembers_nothing_else(desk: Desk) -> None:
+    """SPEC 10.2: proofs, paths and local files are remembered on VERIFIED alone."""
+    Path("a.txt").write_bytes(b"other")
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt", *FIRST) == 1
+    assert [path.name for path in state_bytes()] == ["log.json"]
+
+
+def test_verify_without_a_quorum_starts_no_state(desk: Desk) -> None:
+    """A checkpoint that too few have cosigned is not pinned, so the policies are not either."""
+    size = max(desk.world.notes)
+    root = desk.world.notes[size].decode().split("\n")[2]
+    desk.world.notes[size] = desk.world.note(size, verify_command.decode_base64(root, "root"), 2, 4)
+    desk.write(7, "a.txt", b"one")
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt", *FIRST) == 2
+    assert not state_bytes()
+
+
+def test_verify_as_of_writes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A question about then changes no memory, not even of the checkpoint."""
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt", "--as-of", "proof", *FIRST) == 0
+    assert "VERIFIED AS OF" in capsys.readouterr().out
+    assert not Path("seed.state").exists()
+    remembered(desk)
+    before = state_bytes()
+    desk.world.publish()
+    desk.write(7, "a.txt", b"one", pinned=2)
+    assert desk.verify("a.txt", "--seed", "seed", "--as-of", "proof") == 0
+    assert state_bytes() == before
+
+
+def test_verify_of_a_fork_writes_evidence(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 3, an evidence file that `inspect` explains, and the pinned checkpoint stays."""
+    remembered(desk)
+    before = state_bytes()
+    desk.world.leaves.clear()
+    desk.world.map.clear()
+    desk.world.histories.clear()
+    desk.world.record(7, Operation.CREATED, b"lie", path="a.txt")
+    assert desk.world.publish() == 2
+    desk.write(7, "a.txt", b"lie")
+    capsys.readouterr()
+    assert desk.verify("a.txt", "--seed", "seed", "--json") == 3
+    evidence = json.loads(capsys.readouterr().out)["evidence"]
+    assert state_bytes() == before
+    assert main(["inspect", evidence]) == 0
+    assert "two different trees" in capsys.readouterr().out
+    assert desk.verify("a.txt", "--seed", "seed") == 3
+    assert len(list(Path().glob("seed.state.fork-*"))) == 2
+
+
+def test_verify_of_several_files_answers_each(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file has its line, proofs of different times go together, and the worst decides."""
+    remembered(desk)
+    desk.world.record(8, Operation.CREATED, b"b", path="b.txt")
+    desk.world.publish()
+    desk.write(8, "b.txt", b"b", pinned=2)
+    assert desk.verify("b.txt", "--seed", "seed", "--as", "b.txt") == 0
+    base = max(desk.world.notes)
+    desk.world.publish()
+    desk.write(7, "a.txt", b"one", pinned=base)
+    desk.world.publish()
+    desk.write(8, "b.txt", b"b", pinned=base)
+    capsys.readouterr()
+    assert desk.verify("b.txt", "a.txt", "missing.txt", "--seed", "seed", "--json") == 4
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["verdict"] for answer in answers] == ["VERIFIED", "VERIFIED", None]
+    log = json.loads(next(Path("seed.state").rglob("log.json")).read_bytes())
+    assert f"\n{max(desk.world.notes)}\n" in log["checkpoint"]
+
+
+def test_verify_without_a_proof_is_not_proven(desk: Desk) -> None:
+    """No proof: exit 2. A file that is not there: exit 4."""
+    remembered(desk)
+    os.remove("a.txt.proof")
+    assert desk.verify("a.txt", "--seed", "seed") == 2
+    os.remove("a.txt")
+    assert desk.verify("a.txt", "--seed", "seed") == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.txt"],
+        ["a.txt", "--seed", "nowhere"],
+        ["a.txt", "--seed", "seed", "--reader", "reader"],
+        ["a.txt", "b.txt", "--seed", "seed", "--proof", "x"],
+        ["a.txt", "--seed", "seed", "--max-age", "long"],
+        ["a.txt", "--seed", "seed", "--as-of", "soon"],
+        ["a.txt", "--seed", "seed", "--log", "nonsense"],
+        ["a.txt", "--see", "seed"],
+        ["--seed", "seed"],
+        [],
+    ],
+)
+def test_verify_with_a_wrong_command_line_is_usage(desk: Desk, words: list[str]) -> None:
+    """Every mistake in the command exits 4, argparse's own included; options are never guessed from a beginning."""
+    assert desk.verify(*words) == 4
+
+
+def test_verify_of_a_malformed_proof_is_malformed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 4 with what is wrong, as words and as data."""
+    remembered(desk)
+    Path("a.txt.proof").write_bytes(b"{}\n")
+    capsys.readouterr()
+    assert desk.verify("a.txt", "--seed", "seed", "--json") == 4
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "malformed"
+
+
+def test_verify_with_a_damaged_state_verifies_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A damaged memory is not silently begun anew."""
+    remembered(desk)
+    (log,) = Path("seed.state").rglob("log.json")
+    log.write_bytes(log.read_bytes()[:-5])
+    assert desk.verify("a.txt", "--seed", "seed", *FIRST) == 4
+    assert "backup" in capsys.readouterr().err
+
+
+def test_fault_of_the_program_says_nothing_about_the_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 70, and so said."""
+
+    def broken(name: str) -> object:
+        raise KeyError(name)
+
+    monkeypatch.setattr(verify_command, "hash_file", broken)
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt") == 70
+    assert "says nothing about the file" in capsys.readouterr().err
+
+
+def test_interrupted_run_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C exits 130, which is no verdict."""
+
+    def interrupt(name: str) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify_command, "hash_file", interrupt)
+    assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt") == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_verify_warns_of_an_open_seed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A seed that others may read is said, and the verdict stands."""
+    remembered(desk)
+    os.chmod("seed", 0o644)
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+    assert "0644" in capsys.readouterr().err
+
+
+def test_verify_of_other_peoples_files_needs_a_seal(desk: Desk) -> None:
+    """[R] With the owner's public key alone, only a seal says which file a chain is."""
+    key = verify_command.common.derive_keys(SEED, desk.world.log_name).public
+    words = ["--owner-key", _b64(key), "--state", "others", "--as", "a.txt", *FIRST]
+    assert desk.verify("a.txt", *words) == 2
+    desk.world.record_seal(7)
+    desk.world.publish()
+    desk.write(7, "a.txt", b"one", pinned=2)
+    assert desk.verify("a.txt", *words) == 0
+
+
+def _b64(data: bytes) -> str:
+    from verifier.encoding import encode_base64
+
+    return encode_base64(data)
+
+
+def run(*words: str, cwd: str | Path | None = None, **how: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "audit", *words]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def test_process_exits_with_the_verdict(desk: Desk) -> None:
+    """The whole program, as a user runs it: verdict on standard output, its exit code, everything flushed."""
+    first = run("verify", "a.txt", "--seed", "seed", "--as", "a.txt", *FIRST)
+    assert (first.returncode, first.stdout[:8]) == (0, "VERIFIED")
+    Path("a.txt").write_bytes(b"x")
+    assert run("verify", "a.txt", "--seed", "seed").returncode == 1
+    assert run("verify").returncode == 4
+    assert run("nonsense").returncode == 4
+    assert run().returncode == 4
+    assert run("--help").returncode == 0
+
+
+def test_process_whose_reader_goes_away_ends_quietly(desk: Desk) -> None:
+    """A closed pipe is neither a verdict nor a trace."""
+    remembered(desk)
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "audit", "verify", "a.txt", "--seed", "seed"]
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(command, env=env, stdout=pipe, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+def test_verify_path_loads_little(desk: Desk) -> None:
+    """Verifying opens no socket and derives no key: the modules for that are not even loaded."""
+    remembered(desk)
+    program = (
+        "import sys\nfrom audit.__main__ import main\ncode = main(['verify', 'a.txt', '--seed', 'seed'])\n"
+        "print(code, *sorted({name.partition('.')[0] for name in sys.modules}), sep=',', file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    code, *loaded = done.stderr.strip().split(",")
+    heavy = {"socket", "_socket", "ssl", "http", "urllib", "getpass", "Crypto", "mnemonic", "dataclasses", "pathlib"}
+    assert code == "0"
+    assert not set(loaded) & (heavy | {"asyncio", "datetime", "traceback"})
+
+
+@pytest.mark.parametrize("word", ["verify", "prove", "seal", "inspect", "enrol", "seed"])
+def test_help_has_examples(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command explains itself, with something to copy."""
+    with pytest.raises(SystemExit) as left:
+        main([word, "--help"])
+    assert left.value.code == 0
+    assert f"nextcloud-audit {word} " in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_inspect_describes_and_gives_no_verdict(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the file says, step by step, and that nothing of it was verified."""
+    assert main(["inspect", "a.txt.proof"]) == 0
+    out = capsys.readouterr().out
+    assert "0  created; a.txt; 3 bytes" in out
+    assert "n0.example/auditor, " in out
+    assert "Nothing of it was verified" in out
+    assert "VERIFIED" not in out
+    assert main(["inspect", "a.txt.proof", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] is None
+    assert main(["inspect", "a.txt"]) == 4
+
+
+# -- seed -----------------------------------------------------------------------------------------------------
+
+
+def test_seed_goes_to_paper_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed, its phrase, and the seed restored from that are the same; nothing is overwritten."""
+    import io
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["seed", "new", "one"]) == 0
+    capsys.readouterr()
+    assert main(["seed", "phrase", "one", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(shown["phrase"] + "\n"))
+    assert main(["seed", "restore", "two", "--fingerprint", shown["fingerprint"]]) == 0
+    assert Path("one").read_bytes() == Path("two").read_bytes()
+    assert main(["seed", "new", "one"]) == 4
+    assert Path("one").read_bytes() == Path("two").read_bytes()
+
+
+def test_seed_restored_from_a_mistyped_word_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The word is named, and no file is made."""
+    import io
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abandom " * 24 + "\n"))
+    assert main(["seed", "restore", "two"]) == 4
+    assert "abandom" in capsys.readouterr().err
+    assert not Path("two").exists()
+
+
+def test_seed_under_a_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The right passphrase opens it, another one does not; the secret is never printed."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("right", "correct horse\n"), ("wrong", "battery\n")):
+        Path(name).write_text(text)
+        os.chmod(name, 0o600)
+    assert main(["seed", "new", "one", "--passphrase-file", "right"]) == 0
+    assert Path("one").read_bytes().startswith(b"nextcloud-audit seed v1 scrypt\n")
+    assert main(["seed", "show", "one", "--passphrase-file", "right"]) == 0
+    assert main(["seed", "show", "one", "--passphrase-file", "wrong"]) == 4
+
+
+def test_seed_show_is_not_the_secret(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fingerprint may be shown to anybody."""
+    assert main(["seed", "show", "seed"]) == 0
+    out = capsys.readouterr().out
+    assert "fingerprint" in out
+    assert _b64(SEED) not in out
+
+
+def test_seed_check_compares_with_the_state(desk: Desk) -> None:
+    """The state of another seed is found out."""
+    remembered(desk)
+    assert main(["seed", "check", "seed"]) == 0
+    Path("seed").write_bytes(format_seed(bytes(32)))
+    assert main(["seed", "check", "seed"]) == 4
+
+
+def test_seed_reader_exports_what_a_reader_needs(desk: Desk) -> None:
+    """The exported file is the reader key, and verifies."""
+    remembered(desk)
+    assert main(["seed", "reader", "seed", "-o", "out.json"]) == 0
+    assert keys.parse_reader(Path("out.json").read_bytes()) == desk.reader()
+    assert main(["seed", "reader", "seed", "-o", "out.json"]) == 4

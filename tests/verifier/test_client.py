@@ -1,0 +1,327 @@
+"""The commands that ask a log: enrol, prove, seal; against a log on this machine that may lie, stall or refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import verifier.client as client_module
+from tests.builder import SEED, World
+from tests.verifier.loopback import TOKEN, Log, Served
+from verifier.cli import main
+from verifier.client import Server
+from verifier.entry import Operation
+from verifier.errors import Malformed, NotProven, Usage
+from verifier.proof import parse_proof
+from verifier.seed import format_seed
+
+
+class Desk:
+    """A user's directory, and a log that answers at `url`."""
+
+    def __init__(self, log: Log, url: str) -> None:
+        self.log, self.world, self.url = log, log.world, url
+        Path("seed").write_bytes(format_seed(SEED))
+        os.chmod("seed", 0o600)
+        Path("policy").write_bytes(self.world.policy_text)
+        Path("auditors").write_bytes(self.world.auditors_text)
+
+    def enrol(self, *words: str, token: str = TOKEN) -> int:
+        policies = ["--policy", "policy", "--auditors", "auditors"]
+        return main(["enrol", "--server", self.url, "--seed", "seed", "--token", token, *policies, *words])
+
+    def prove(self, remote: str, output: str, *words: str) -> int:
+        self.log.asked.clear()
+        return main(["prove", remote, "--server", self.url, "--seed", "seed", "-o", output, *words])
+
+    def seal(self, *words: str) -> int:
+        return main(["seal", "a.txt", "--server", self.url, "--seed", "seed", *words])
+
+    def verify(self, name: str, *words: str) -> int:
+        return main(["verify", name, "--seed", "seed", *words])
+
+    def write(self, operation: Operation, data: bytes, path: str = "a.txt", file_id: int = 7) -> None:
+        """An operation on the server, published, and the same bytes on this device."""
+        self.world.record(file_id, operation, data, path=path)
+        self.world.publish()
+        Path(path).write_bytes(data)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.chdir(tmp_path)
+    world = World()
+    world.now = int(time.time()) - 1000
+    world.record(7, Operation.CREATED, b"one", path="a.txt")
+    world.publish()
+    Path("a.txt").write_bytes(b"one")
+    log = Log(world)
+    with Served(log) as url:
+        yield Desk(log, url)
+
+
+@pytest.fixture
+def enrolled(desk: Desk) -> Desk:
+    assert desk.enrol() == 0
+    return desk
+
+
+def has_state() -> bool:
+    return bool(list(Path().glob("seed.state/*/log.json")))
+
+
+# -- enrol ----------------------------------------------------------------------------------------------------
+
+
+def test_enrol_waits_until_the_enrolment_is_published(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Posting is not being enrolled; the state is written once the inclusion has been verified."""
+    desk.log.pending = 2
+    assert desk.enrol("--json") == 0
+    assert json.loads(capsys.readouterr().out)["log"] == desk.world.log_name
+    assert has_state()
+
+
+def test_enrol_that_is_never_published_writes_no_state(desk: Desk) -> None:
+    """The server's word alone enrols nobody, and the same command may be run again without a new token."""
+    desk.log.pending = 1000
+    assert desk.enrol("--wait", "0s") == 2
+    assert not has_state()
+    desk.log.pending = 0
+    assert desk.enrol(token="used up by now") == 0
+
+
+def test_enrol_wants_a_quorum_over_its_leaf(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] A checkpoint that two of four auditors signed proves no enrolment."""
+    publish = desk.world.publish
+    monkeypatch.setattr(desk.world, "publish", lambda: publish(auditors=2))
+    assert desk.enrol("--wait", "0s") == 2
+    assert not has_state()
+
+
+def test_enrol_verifies_the_inclusion(desk: Desk) -> None:
+    """[R] A leaf with another root, at the place where the server says it is, does not pass."""
+    enrolled = desk.log._enrolled
+    desk.log._enrolled = lambda root: _index(enrolled(root))  # type: ignore[method-assign]
+    assert desk.enrol("--wait", "0s") == 2
+    assert not has_state()
+
+
+def _index(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, dict[str, str], bytes]:
+    status, headers, body = answer
+    fields = json.loads(body)
+    if status == 200:
+        fields["index"] = "0"
+    return status, headers, json.dumps(fields).encode()
+
+
+def test_enrol_refuses_a_log_that_is_not_the_policys(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] The key comes from the policy; a server with another key or name gets no blinding key."""
+    desk.log.vkey = World().policy_file([], 0).decode().split()[1].replace("log.example", "other.example")
+    assert desk.enrol() == 4
+    assert "no log of the policy" in capsys.readouterr().err
+    assert not [asked for asked in desk.log.asked if asked.startswith("POST")]
+
+
+def test_enrol_refuses_policies_with_another_fingerprint(desk: Desk) -> None:
+    """What the user was told counts, for both files or for none."""
+    from verifier.policy import fingerprint
+
+    told = [fingerprint(desk.world.policy_text), fingerprint(desk.world.auditors_text)]
+    assert desk.enrol("--trust-fingerprint", "0" * 64) == 4
+    assert desk.enrol("--trust-fingerprint", told[0]) == 4
+    assert desk.enrol("--trust-fingerprint", told[0], "--trust-fingerprint", told[1]) == 0
+
+
+def test_enrol_twice_is_refused(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state that is enrolled stays as it is."""
+    before = next(Path().glob("seed.state/*/log.json")).read_bytes()
+    assert enrolled.enrol() == 4
+    assert "already" in capsys.readouterr().err
+    assert next(Path().glob("seed.state/*/log.json")).read_bytes() == before
+
+
+def test_enrol_refuses_a_known_origin_under_another_key(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A log that comes back with another first key is another log: nothing is signed for it."""
+    from verifier import keys
+    from verifier.note import SIGNATURE, SignerKey, format_vkey
+
+    world = enrolled.world
+    world.log = SignerKey("log.example/files", SIGNATURE, bytes(range(1, 33)))
+    world.log_name = keys.format_log_name("log.example/files", world.log.verifier_key.public_key)
+    enrolled.log.vkey = format_vkey(world.log.verifier_key)
+    Path("policy").write_bytes(world.policy_file(world.witnesses, 3))
+    Path("auditors").write_bytes(world.policy_file(world.auditors, 3))
+    assert enrolled.enrol() == 4
+    assert "impostor" in capsys.readouterr().err
+
+
+def test_enrol_with_a_wrong_token_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server's reason is shown."""
+    assert desk.enrol(token="wrong") == 4
+    assert "this token is not open" in capsys.readouterr().err
+
+
+# -- prove ----------------------------------------------------------------------------------------------------
+
+
+def test_prove_and_verify(enrolled: Desk) -> None:
+    """The whole way, and again after a change: then only what is new is asked for, and a whole proof is written."""
+    assert enrolled.prove("a.txt", "a.txt.proof") == 0
+    assert enrolled.verify("a.txt", "--as", "a.txt") == 0
+    enrolled.write(Operation.WRITTEN, b"two")
+    assert enrolled.prove("a.txt", "a.txt.proof") == 0
+    assert enrolled.log.asked == ["GET /proof?path=a.txt&source=folder%3Atest&size=4"]
+    proof = parse_proof(Path("a.txt.proof").read_bytes())
+    assert (proof.first_seq, len(proof.entries)) == (0, 2)
+    assert enrolled.verify("a.txt") == 0
+    enrolled.write(Operation.WRITTEN, b"three")
+    assert enrolled.prove("a.txt", "a.txt.proof") == 0
+    assert enrolled.log.asked[0].endswith("size=6&from=1")
+    assert enrolled.verify("a.txt") == 0
+    assert enrolled.prove("a.txt", "full.proof", "--full") == 0
+    assert "from=" not in enrolled.log.asked[0]
+    assert parse_proof(Path("full.proof").read_bytes()).entries == parse_proof(Path("a.txt.proof").read_bytes()).entries
+
+
+def test_prove_of_a_path_that_another_file_has_now(enrolled: Desk) -> None:
+    """[R] A new file id under a known path: the proof is asked to show that the old file has left."""
+    assert enrolled.prove("a.txt", "a.txt.proof") == 0
+    assert enrolled.verify("a.txt", "--as", "a.txt") == 0
+    enrolled.world.record(7, Operation.DELETED)
+    enrolled.write(Operation.CREATED, b"new", file_id=9)
+    assert enrolled.prove("a.txt", "a.txt.proof") == 0
+    assert enrolled.log.asked[-1].endswith("&replaces=7")
+    assert enrolled.verify("a.txt") == 0
+
+
+def test_prove_by_file_id_and_with_an_odd_path(enrolled: Desk) -> None:
+    """Digits ask by id; every byte of a path that could mean something in a URL is encoded."""
+    assert enrolled.prove("7", "a.txt.proof") == 0
+    assert enrolled.log.asked[0].startswith("GET /proof/7?source=")
+    enrolled.write(Operation.CREATED, b"x", path="ä &+#?%.txt", file_id=8)
+    assert enrolled.prove("ä &+#?%.txt", "x.proof") == 0
+    assert enrolled.verify("ä &+#?%.txt", "--proof", "x.proof", "--as", "ä &+#?%.txt") == 0
+
+
+def test_prove_of_what_is_not_there_is_not_proven(enrolled: Desk) -> None:
+    """No proof is NOT PROVEN, and no file is left."""
+    assert enrolled.prove("nothing.txt", "x.proof") == 2
+    assert not Path("x.proof").exists()
+
+
+def test_prove_with_a_reader_key_explains_itself(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader can't sign a request."""
+    assert main(["prove", "a.txt", "--server", desk.url, "--reader", "reader", "-o", "x.proof"]) == 4
+    assert "signed by the owner" in capsys.readouterr().err
+
+
+def test_prove_with_another_seed_is_refused(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The seed must be the one of this state; nothing is sent."""
+    Path("seed").write_bytes(format_seed(bytes(32)))
+    assert enrolled.prove("a.txt", "x.proof") == 4
+    assert "another seed" in capsys.readouterr().err
+    assert not enrolled.log.asked
+
+
+# -- seal -----------------------------------------------------------------------------------------------------
+
+
+def test_seal_is_waited_for_and_verified(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A seal counts once a proof shows it; then --require-seal passes."""
+    assert enrolled.seal("--as", "a.txt", "-o", "a.txt.proof", "--json") == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (answer["sealed_at"], answer["history"]["sealed"]) == ("1", True)
+    assert enrolled.verify("a.txt", "--require-seal") == 0
+
+
+def test_seal_of_other_bytes_is_refused(enrolled: Desk) -> None:
+    """[R] Nothing is signed for bytes that this device does not have."""
+    Path("a.txt").write_bytes(b"other")
+    assert enrolled.seal("--as", "a.txt") == 1
+    assert not [asked for asked in enrolled.log.asked if "seals" in asked]
+
+
+def test_seal_mends_only_what_the_user_names(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Each tainted step is accepted by its number, none by default."""
+    enrolled.write(Operation.ALTERED, b"two")
+    enrolled.write(Operation.ALTERED, b"three")
+    assert enrolled.seal("--as", "a.txt") == 1
+    assert "--accept 1" in capsys.readouterr().err
+    assert enrolled.seal("--as", "a.txt", "--accept", "1") == 1
+    assert enrolled.seal("--as", "a.txt", "--accept", "1", "--accept", "0") == 4
+    assert not [asked for asked in enrolled.log.asked if "seals" in asked]
+    assert enrolled.seal("--as", "a.txt", "--accept", "1", "--accept", "2", "-o", "a.txt.proof") == 0
+    assert enrolled.verify("a.txt") == 0
+
+
+def test_seal_that_is_not_published_is_said(enrolled: Desk) -> None:
+    """The server's 202 is not a seal."""
+    enrolled.log.publish_seals = False
+    assert enrolled.seal("--as", "a.txt", "--wait", "0s") == 2
+
+
+# -- the edge -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.org", "ftp://127.0.0.1", "127.0.0.1:8460", "https://", "http://u@127.0.0.1", "http://127.0.0.1:x"],
+)
+def test_server_address_is_https_or_this_machine(url: str) -> None:
+    """Plain http never leaves this machine."""
+    with pytest.raises(Usage):
+        Server(url)
+
+
+def test_server_that_is_not_there_is_unreachable() -> None:
+    """Nothing listens: NOT PROVEN, with the reason."""
+    with pytest.raises(NotProven, match="does not answer"):
+        Server("http://127.0.0.1:1").offer()
+
+
+def test_redirect_is_not_followed(desk: Desk) -> None:
+    """Where a server points to is not where the user pointed."""
+    desk.log.answer = (302, {"Location": f"{desk.url}/other"}, b"")
+    with pytest.raises(Usage, match="redirects"):
+        Server(desk.url).offer()
+    assert desk.log.asked == ["GET /enrolment"]
+
+
+def test_answer_without_end_is_cut_off(desk: Desk) -> None:
+    """An answer above its bound is malformed, not memory."""
+    desk.log.answer = (200, {}, b" " * (client_module.MAX_ANSWER + 1))
+    with pytest.raises(Malformed, match="at most"):
+        Server(desk.url).offer()
+
+
+def test_answer_that_was_cut_is_no_answer(desk: Desk) -> None:
+    """Less than was announced is a broken connection."""
+    desk.log.answer = (200, {"Content-Length": "10"}, b"{}")
+    with pytest.raises(NotProven, match="cut short|incomplete|does not answer"):
+        Server(desk.url).offer()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"log":1}', b"\xff", b'{"error":{"message":5}}'])
+def test_answer_that_is_nonsense_is_malformed(desk: Desk, body: bytes) -> None:
+    """Whatever arrives, only our own errors leave."""
+    desk.log.answer = (200, {}, body)
+    with pytest.raises(Malformed):
+        Server(desk.url).offer()
+    desk.log.answer = (500, {}, body)
+    with pytest.raises(Usage, match="status 500"):
+        Server(desk.url).offer()
+
+
+def test_what_a_server_says_cannot_steer_the_terminal(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal is shown escaped and cut."""
+    words = "\x1b[2J" + "x" * 5000
+    desk.log.answer = (403, {}, json.dumps({"error": {"reason": "no", "message": words}}).encode())
+    assert desk.enrol() == 4
+    err = capsys.readouterr().err
+    assert all(line.isprintable() for line in err.splitlines())
+    assert len(err) < 2000
