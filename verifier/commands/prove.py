@@ -84,7 +84,7 @@ def fetch(
     asked: dict[str, str | list[str]] = {"source": log.source}
     if log.checkpoint is not None:
         asked["size"] = str(tree_size(log.checkpoint))
-    if stored is not None and not full:
+    if stored is not None and stored.map.seq > 0 and not full:
         # The last step again, so that a proof has at least one, even when nothing is new.
         proof = _ask(server, signer, path, file_id, asked | {"from": str(stored.map.seq)})
         if proof.first_seq and (proof.chain_id, proof.root) != (stored.chain_id, stored.root):

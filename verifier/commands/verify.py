@@ -188,8 +188,7 @@ class Session:
     # -- the answer ---------------------------------------------------------------------------------------------
 
     def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None) -> None:
-        if self.as_of is not None:
-            return
+        """What the report says may be remembered; as of a time, that is nothing."""
         if report.pins_checkpoint:
             self.own_pins[log.log][tree_size(report.proof.checkpoint)] = report.proof.checkpoint
             pin_checkpoint(self.home, log, report)
