@@ -411,21 +411,25 @@ class Chain:
         self.tainted_ever.add(key)
 
     def _set_content(self, step: Step) -> None:
-        _carries(step, "content", step.content)
+        if step.content is None:
+            raise _lacks(step, "content")
         self.content, self.version, self._carrier = step.content, step.entry.seq, step.entry.content
         self.versions[step.entry.seq] = Version(step.entry.content, step.content)
 
     def _keep_content(self, step: Step) -> None:
-        _carries(step, "content", step.content)
+        if step.content is None:
+            raise _lacks(step, "content")
         _same(step, "content", step.content, self.content)
         self._carrier = step.entry.content
 
     def _set_path(self, step: Step) -> None:
-        _carries(step, "path", step.path)
+        if step.path is None:
+            raise _lacks(step, "path")
         self.path = step.path
 
     def _keep_path(self, step: Step) -> None:
-        _carries(step, "path", step.path)
+        if step.path is None:
+            raise _lacks(step, "path")
         _same(step, "path", step.path, self.path)
         self.path = step.path
 
@@ -450,10 +454,9 @@ def _check_signed(key: bytes, signature: bytes, message: bytes, seq: int, what: 
         raise IllegalStep(seq, f"the signature under {what} is not the owner's") from None
 
 
-def _carries(step: Step, what: str, value: object) -> None:
+def _lacks(step: Step, what: str) -> IllegalStep:
     """A live file always has a content and a path, even where what they were before is erased."""
-    if value is None:
-        raise IllegalStep(step.entry.seq, f"{step.entry.operation.word} carries no {what}")
+    return IllegalStep(step.entry.seq, f"{step.entry.operation.word} carries no {what}")
 
 
 def _carries_nothing(step: Step) -> None:
