@@ -206,6 +206,8 @@ class Chain:
         self.tainted_ever: set[tuple[bytes, int]] = set()
         self.erased: set[tuple[int, Part]] = set()
         self.seals: list[Sealed] = []
+        self.accepted: set[tuple[bytes, int]] = set()
+        self._mended: dict[tuple[bytes, int], tuple[int, int]] = {}  # a cleared taint -> the versions that it rests on
         self._carrier = b""
 
     def append(self, step: Step) -> None:
@@ -305,15 +307,16 @@ class Chain:
         _same(step, "content", step.content, version.content)
         self._keep_path(step)
         if version.content is not MISSING and step.content is not MISSING:
-            self._clear_altered_after(target)
+            self._clear_altered_after(target, step.entry.seq)
         self._set_content(step)
 
-    def _clear_altered_after(self, target: int) -> None:
+    def _clear_altered_after(self, target: int, seq: int) -> None:
         """[R] Only bytes from before the alteration mend it."""
         own = self.binding.chain_id
         for key, taint in list(self.taints.items()):
             if taint.kind is TaintKind.ALTERED and taint.chain_id == own and taint.seq > target:
                 del self.taints[key]
+                self._mended[key] = target, seq
 
     def _altered(self, step: Step) -> None:
         if isinstance(step.content, Content) and isinstance(self.content, Content):
@@ -349,6 +352,11 @@ class Chain:
             raise IllegalStep(step.entry.seq, f"there is no {part.word} of step {seq} to erase")
         if part is Part.CONTENT and self.status == "live" and seq >= self.version:
             raise IllegalStep(step.entry.seq, "the current content cannot be erased")
+        rests = [versions for key, versions in self._mended.items() if key not in self.accepted]
+        if part is Part.CONTENT and any(seq in versions for versions in rests):
+            raise IllegalStep(
+                step.entry.seq, f"what mended an alteration rests on step {seq}: a seal must accept it first"
+            )
         self.erased.add((seq, part))
 
     def _sealed(self, step: Step) -> None:
@@ -359,6 +367,7 @@ class Chain:
         if self.binding.owner_key is None:
             return  # nobody here can tell whose signature this is, so it clears and covers nothing
         self.seals.append(Sealed(step.entry.seq, seal, step.hash))
+        self.accepted.update(seal.accepts)
         for key in seal.accepts:
             self.taints.pop(key, None)
 
@@ -420,6 +429,8 @@ class Chain:
         if step.content is None:
             raise _lacks(step, "content")
         _same(step, "content", step.content, self.content)
+        if self.content is MISSING:
+            self.content = step.content
         self._carrier = step.entry.content
 
     def _set_path(self, step: Step) -> None:

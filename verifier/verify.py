@@ -103,7 +103,7 @@ def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Re
     """Takes a parsed proof through all steps. Raises only Malformed, for parts that are not in their format."""
     check_separate(trust.witnesses, trust.auditors)
     check_question(trust, question)
-    run = Run(join(proof, memory.chain), trust, question, memory)
+    run = Run(proof, trust, question, memory)
     for step, ends_run in _STEPS:
         try:
             step(run)
@@ -141,9 +141,8 @@ def join(proof: Proof, stored: Proof | None) -> Proof:
         return proof
     same = stored is not None and (stored.chain_id, stored.root) == (proof.chain_id, proof.root)
     if stored is None or not same or len(stored.entries) < proof.first_seq:
-        raise Usage(
-            f"the proof starts at step {proof.first_seq}, and the state lacks what comes before: fetch a whole one"
-        )
+        first = proof.first_seq
+        raise NotProven("incomplete", f"the proof starts at step {first}, and the state lacks what comes before")
     return proof._replace(first_seq=0, entries=stored.entries[: proof.first_seq] + proof.entries)
 
 
@@ -152,6 +151,7 @@ def join(proof: Proof, stored: Proof | None) -> Proof:
 
 def check_names(run: Run) -> None:
     """Step 1. Log, source and file id are the ones meant; root and chain id follow from the owner's keys."""
+    run.proof = join(run.proof, run.memory.chain)
     proof, trust, asked = run.proof, run.trust, run.question.file_id
     if proof.log != trust.log_name:
         raise NotProven("other-log", f"the proof is for log {proof.log}, want {trust.log_name}")
@@ -245,8 +245,8 @@ def check_earlier(run: Run) -> None:
                     "generations", f"the chain shown is not generation {generation} of file {proof.file_id}"
                 )
         step = _open(earlier.step)
-        if MISSING in (step.content, step.path, step.context):
-            raise NotProven("opening-missing", f"the end of generation {generation} is not shown whole")
+        if distance == 1:
+            _check_shown(step, proof.entries[:1])
         head = link(earlier.before, earlier.chain_id, step.entry.seq, step.hash)
         value = map_value(step.entry.seq, head, earlier.leaf_index)
         verify_presence(earlier.chain_id, value, earlier.siblings, proof.map.root)
@@ -344,7 +344,11 @@ def check_identity(run: Run) -> None:
 def check_bytes(run: Run) -> None:
     """Step 14."""
     given, chain = run.question.content, run.history
-    if given is None or not isinstance(chain.content, Content) or given.same_bytes(chain.content):
+    if given is None or chain.status != "live":
+        return
+    if not isinstance(chain.content, Content):
+        raise NotProven("opening-missing", "the current content is not shown")
+    if given.same_bytes(chain.content):
         return
     older = [step for step in chain.steps if isinstance(step.content, Content) and given.same_bytes(step.content)]
     if older:
@@ -421,6 +425,15 @@ def _open(line: Line) -> Step:
     return open_step(line.entry, (line.content, line.path, line.context))
 
 
+def _check_shown(closed: Step, first: list[Line]) -> None:
+    """[R] What `adopted` must keep is shown on both sides, or on neither: then that it is erased shows in step 10."""
+    for line in first:
+        content = closed.content is MISSING and line.content is not None
+        path = closed.path is MISSING and line.path is not None
+        if content or path or closed.context is MISSING:
+            raise NotProven("opening-missing", "the end of the generation before is not shown whole")
+
+
 def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
     return verify_quorum(policy, note, run.question.now + FUTURE_BOUND_S)
 
@@ -433,11 +446,12 @@ def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note
 
 def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
     """[R] A smaller tree is stale, or a fork if one witness signed it after the bigger one."""
-    for name, witness in run.trust.witnesses.witnesses.items():
+    cosigners = (*run.trust.witnesses.witnesses.values(), *run.trust.auditors.witnesses.values())
+    for witness in cosigners:
         if find_signature(seen_note, witness.key) is None or find_signature(run.note, witness.key) is None:
             continue
         if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
-            message = f"witness {name} signed size {run.tree.size} after it had signed size {seen.size}"
+            message = f"{witness.key.name} signed size {run.tree.size} after it had signed size {seen.size}"
             assert run.memory.checkpoint is not None
             raise Fork(message, note_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
     if run.question.as_of is None:
@@ -556,7 +570,10 @@ def _check_freshness(run: Run, times: Times) -> None:
                 "stale", f"still the newest {age} s ago, want at most {run.question.max_age_s} s: fetch a new proof"
             )
         return
-    run.as_of = times.still_newest_at if as_of == "proof" else int(as_of)
+    if as_of == "proof":
+        run.as_of = times.still_newest_at  # a quorum saw the tree then, and the entry is in it
+        return
+    run.as_of = int(as_of)
     if not times.not_later_than <= run.as_of <= times.still_newest_at:
         shown = f"{times.not_later_than} to {times.still_newest_at}"
         raise NotProven("as-of", f"the proof speaks of {shown}, asked was {run.as_of}")

@@ -121,7 +121,15 @@ def slow_version(steps: list[Step]) -> Step:
 
 
 def slow_path(steps: list[Step]) -> Name:
-    return [item.path for item in steps if item.path is not None][-1]
+    """The path of the newest step that carries one, shown or not."""
+    return [item.path for item in steps if TABLE[item.entry.operation][2] != "none"][-1]
+
+
+def slow_content(steps: list[Step]) -> Shown:
+    """The current content, as the step that set it shows it, or else one that carries it on."""
+    since = steps[slow_version(steps).entry.seq :]
+    shown = [item.content for item in since if isinstance(item.content, Content)]
+    return shown[0] if shown else MISSING
 
 
 def slow_expired(steps: list[Step]) -> set[int]:
@@ -146,6 +154,17 @@ def slow_taints(steps: list[Step]) -> set[Taint]:
     return found
 
 
+def slow_mending(steps: list[Step]) -> set[int]:
+    """The versions on which the clearing of some alteration rests, while no seal accepts that alteration."""
+    found: set[int] = set()
+    for item in steps:
+        if isinstance(item.entry.argument, Reverted):
+            seq, target = item.entry.seq, item.entry.argument.target
+            if len(slow_taints(steps[:seq])) > len(slow_taints(steps[: seq + 1])):
+                found |= {seq, target}
+    return found
+
+
 def slow_part(rule: str, got: object, before: object, named: object) -> bool:
     """One cell of the table. What is not shown can't be compared."""
     if rule == "none":
@@ -167,7 +186,7 @@ def slow_is_legal(steps: list[Step], last: Step) -> bool:
     status = slow_status(steps)
     if last.entry.seq != len(steps) or status not in statuses.split():
         return False
-    content = slow_version(steps).content if steps else None
+    content = slow_content(steps) if steps else None
     path = slow_path(steps) if steps else None
     if operation is Operation.CLOSED:
         content_rule = path_rule = "same" if status == "live" else "none"
@@ -192,7 +211,7 @@ def slow_is_legal(steps: list[Step], last: Step) -> bool:
         if argument.seq >= len(steps) or argument in [item.entry.argument for item in steps]:
             return False
         current = status == "live" and argument.seq >= slow_version(steps).entry.seq
-        if argument.part is Part.CONTENT and current:
+        if argument.part is Part.CONTENT and (current or argument.seq in slow_mending(steps)):
             return False
     if operation is Operation.COPIED and last.context is not MISSING and ContextField.COPIED_FROM not in last.context:
         return False
@@ -344,7 +363,7 @@ def test_chain_and_slow_rules_agree_on_all_short_histories() -> None:
             assert set(chain.taints.values()) == slow_taints(steps)
             assert chain.status == slow_status(steps)
             assert chain.version == slow_version(steps).entry.seq
-            assert chain.content == slow_version(steps).content
+            assert chain.content == slow_content(steps)
             expired = slow_expired(steps)
             assert set(chain.versions) == {s.entry.seq for s in steps if s.entry.operation in SETS} - expired
     assert seen > 500
