@@ -73,7 +73,11 @@ def older_map(story: Story, place: Path) -> Tried:
         lies.sign_older_map(other.directory / "log", MEMO)
         other.start()
         other.wait_witnessed()
-        return swapped(story, place, MEMO, lambda proof: lies.prove_older(other.directory / "log", MEMO, proof))
+        return swapped(
+            *(story, place, MEMO),
+            lambda proof: lies.prove_older(other.directory / "log", MEMO, proof),
+            b"first thoughts\n",
+        )
 
 
 def second_chain(story: Story, place: Path) -> Tried:
@@ -81,7 +85,7 @@ def second_chain(story: Story, place: Path) -> Tried:
     with lying(story, place) as other:
         data = b"There was no meeting.\n"
         lies.record_new(other.directory / "log", REPORT, Content(len(data), sha3_256(data).digest()))
-        return swapped(story, place, REPORT, lambda proof: prove(story, other, place, REPORT, proof))
+        return swapped(story, place, REPORT, lambda proof: prove(story, other, place, REPORT, proof), data)
 
 
 def other_path(story: Story, place: Path) -> Tried:
@@ -99,7 +103,8 @@ def forked_log(story: Story, place: Path) -> Tried:
     with lying(story, place) as other:
         directory = other.directory / "log"
         lies.record(directory, MEMO, Operation.TOUCHED)
-        story.deployment.wait_published()
+        other.start()
+        other.wait_published()
         (story.files / LEDGER).touch()
         story.deployment.wait_scanned()
         story.prove(REPORT)
@@ -167,18 +172,24 @@ def prove(story: Story, deployment: Deployment, place: Path, remote: str, target
     if deployment.log is None:
         deployment.start()
         deployment.wait_published()
-    words = ("--server", deployment.url, "--seed", str(story.seed), "--state", str(place / "state"))
+    words = ("--server", deployment.url, "--seed", str(story.seed), "--state", str(place / "state"), "--full")
     run("prove", remote, *words, "-o", str(target), cwd=story.root)
 
 
-def swapped(story: Story, place: Path, remote: str, show: Callable[[Path], object]) -> Tried:
-    """The honest file with the proof that `show` writes; undone by the honest proof."""
-    honest = story.proofs / f"{remote}.proof"
-    if not honest.exists():
+def swapped(story: Story, place: Path, remote: str, show: Callable[[Path], object], data: bytes | None = None) -> Tried:
+    """What a lying server hands out: a proof that `show` writes, and its own bytes where some are given."""
+    honest_proof, honest = story.proofs / f"{remote}.proof", story.files / remote
+    if not honest_proof.exists():
         story.prove(remote)
-    shown = place / "shown.proof"
+    shown, file = place / "shown.proof", place / remote
     show(shown)
-    return Tried(story.files / remote, shown, remote, lambda: shutil.copy(honest, shown))
+    file.write_bytes(honest.read_bytes() if data is None else data)
+
+    def undo() -> None:
+        shutil.copy(honest_proof, shown)
+        shutil.copy(honest, file)
+
+    return Tried(file, shown, remote, undo)
 
 
 def edited(story: Story, place: Path, edit: Callable[[Proof], Proof]) -> Tried:
@@ -200,6 +211,6 @@ ATTACKS = (
     Attack("a copy served under the asked path", 2, "other-path", other_path),
     Attack("a proof with two of three cosignatures", 2, "unwitnessed", two_cosignatures),
     Attack("a forked log", 3, "fork", forked_log, True),
-    Attack("an alteration that a later write tries to hide", 1, "altered", hidden_alteration),
+    Attack("an alteration that a later write tries to hide", 1, "altered", hidden_alteration, True),
     Attack("an old proof replayed after a newer one was seen", 2, "stale", old_proof),
 )

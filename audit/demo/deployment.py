@@ -17,6 +17,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +53,12 @@ def run(*words: str, expect: int | None = 0, cwd: Path | None = None) -> subproc
     return done
 
 
+def together(commands: list[tuple[str, ...]]) -> None:
+    """Runs several commands at once."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda words: run(*words), commands))
+
+
 def shown_command(*words: str) -> str:
     return shlex.join(["nextcloud-audit", *words])
 
@@ -58,18 +66,19 @@ def shown_command(*words: str) -> str:
 class Served:
     """A process that says `listening on URL`, with its log beside its directory."""
 
-    def __init__(self, directory: Path, *words: str, port: int = 0) -> None:
+    def __init__(self, directory: Path, *words: str) -> None:
         self.directory = directory
         self.log_path = directory.with_name(directory.name + ".log")
-        self._words = words
-        self._start(port)
-
-    def _start(self, port: int) -> None:
         with open(self.log_path, "ab") as output:
             start = output.tell()
-            words = [*command(), *self._words, "--listen", f"127.0.0.1:{port}"]
+            words = (*command(), *words, "--listen", "127.0.0.1:0")
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.url = wait_for(lambda: self._find_url(start), START_TIMEOUT_S, f"{self.directory.name} to listen")
+        self._said_from = start
+
+    @cached_property
+    def url(self) -> str:
+        """Where it listens; waits until it does."""
+        return wait_for(lambda: self._find_url(self._said_from), START_TIMEOUT_S, f"{self.directory.name} to listen")
 
     def _find_url(self, start: int) -> str | None:
         if self.process.poll() is not None:
@@ -79,10 +88,6 @@ class Served:
                 return line.removeprefix("listening on ").strip()
         return None
 
-    @property
-    def port(self) -> int:
-        return int(self.url.rsplit(":", 1)[1])
-
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
@@ -91,12 +96,6 @@ class Served:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-    def restart(self) -> None:
-        """On the same port, so that those who know the address find it again."""
-        port = self.port
-        self.stop()
-        self._start(port)
 
 
 class Deployment:
@@ -110,8 +109,7 @@ class Deployment:
     def create(self) -> str:
         """Makes keys and stores; returns the enrolment token."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name in NODES:
-            run("node", "init", "--data", str(self.directory / name), "--name", f"{name}.example")
+        together([("node", "init", "--data", str(self.directory / n), "--name", f"{n}.example") for n in NODES])
         made = json.loads(run("init", "--data", str(self.directory / "log"), "--origin", ORIGIN, "--json").stdout)
         self.vkey = str(made["vkey"])
         return str(made["token"])
@@ -126,9 +124,10 @@ class Deployment:
             (self.directory / "log" / file).write_text(self._policy([str(d[kind]["vkey"]) for d in described]))
         data = self.directory / "log"
         scan = ("--source", f"folder:{self.source}", "--scan-every", "1s") if self.source else ()
+        scan = (*scan, "--publish-after", "1s")
         self.log = Served(data, "serve", "--data", str(data), *scan)
-        for name in NODES:
-            run("node", "allow", "--data", str(self.directory / name), self.vkey, self.log.url)
+        url = self.log.url
+        together([("node", "allow", "--data", str(self.directory / name), self.vkey, url) for name in NODES])
 
     def _policy(self, vkeys: list[str]) -> str:
         lines = [f"log {self.vkey}"]

@@ -138,7 +138,8 @@ class Story:
 
     def _expect(self, words: tuple[str, ...], exit_code: int, reason: str | None) -> None:
         done = run(*words, expect=None, cwd=self.root)
-        self.show(words, done.stdout or done.stderr, done.returncode)
+        output = done.stdout or done.stderr
+        self.show(words, output if exit_code else output.split("\n", 1)[0], done.returncode)
         data = json.loads(run(*words, "--json", expect=None, cwd=self.root).stdout)
         reasons = [finding["reason"] for finding in data["findings"]]
         if done.returncode != exit_code or (reason is not None and reason not in reasons):

@@ -1,0 +1,76 @@
+"""`nextcloud-audit serve`: the log, running."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from audit.api import create_app
+from audit.commands import common
+from audit.directory import locked, open_log
+from audit.scanning import add_folder, list_folders
+from audit.server import check_public, parse_listen, serve
+from audit.service import Pace, Service
+from verifier.errors import Usage
+from verifier.policy import AUDITORS, lint
+from verifier.words import parse_duration
+
+LISTEN = "127.0.0.1:8460"
+DESCRIPTION = "Run a log: scan its sources, sign, have it cosigned and replayed, answer its owners."
+EXAMPLES = """examples:
+  nextcloud-audit serve --data /var/lib/nextcloud-audit --source folder:/srv/letters
+  nextcloud-audit serve --data ... --source folder:/srv/letters --enrol-first
+
+What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
+has sealed it, file by file. --enrol-first waits for the owner.
+Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
+witnesses in DIR/policy whose quorums overlap. SIGTERM ends it, and at no moment is anything lost that was recorded."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    common.add_data(parser, "the log's directory")
+    parser.add_argument("--source", metavar="folder:PATH", action="append", default=[], help="what to record; repeat")
+    parser.add_argument("--listen", metavar="HOST:PORT", default=LISTEN, help=f"(default: {LISTEN}; port 0: any)")
+    parser.add_argument("--behind-tls", action="store_true", help="a proxy with TLS is in front: listen elsewhere")
+    parser.add_argument("--scan-every", metavar="60s", default="60s", help="the pause between scans (default: 60s)")
+    parser.add_argument(
+        "--publish-after", metavar="5s", default="5s", help="how long changes are gathered (default: 5s)"
+    )
+    parser.add_argument(
+        "--enrol-first", action="store_true", help="scan no source before its owner enrolled, so that all is theirs"
+    )
+    common.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    host, port = parse_listen(args.listen)
+    check_public(host, args.behind_tls)
+    pace = Pace(scan_every_s=parse_duration(args.scan_every), publish_after_s=parse_duration(args.publish_after))
+    if pace.scan_every_s < 1:
+        raise Usage(f"scan every: got {args.scan_every}, want at least 1s")
+    fatal: list[BaseException] = []
+    with locked(args.data):
+        log = open_log(args.data)
+        try:
+            for policy in (log.witnesses, log.auditors):
+                for warning in lint(policy):
+                    common.say(f"{'auditors' if policy.kind == AUDITORS else 'policy'}: {warning}")
+            sources = [add_folder(log.store, spec) for spec in args.source] or list_folders(log.store)
+
+            def make_app(stop: Callable[[], None]) -> FastAPI:
+                def on_fatal(error: BaseException) -> None:
+                    fatal.append(error)
+                    stop()
+
+                return create_app(
+                    Service(log, sources, pace=pace, enrol_first=args.enrol_first, say=common.say, on_fatal=on_fatal)
+                )
+
+            serve(make_app, host, port, lambda url: common.emit(args, {"listening": url}, f"listening on {url}"))
+        finally:
+            log.store.close()
+    if fatal:
+        raise fatal[0]
+    return 0
