@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import verifier
+from tests.example import example
 from verifier import encoding, evidence, keys, proof
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,3 +44,8 @@ def test_every_tag_is_listed() -> None:
 def test_formats_are_named(text: str) -> None:
     """Each format's name stands in SPEC as it stands in the code."""
     assert text in SPEC
+
+
+def test_worked_example_is_what_the_code_computes() -> None:
+    """Every byte of SPEC 13 comes out of the formats again, to the verdict."""
+    assert f"```\n{example()}```\n" in SPEC
