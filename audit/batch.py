@@ -98,6 +98,7 @@ class Recorded(NamedTuple):
 ANY, SAME, OTHER, NONE = "any", "same", "another", "no"
 _NEW = (None,)
 _BEGINNINGS = {Operation.CREATED, Operation.ADOPTED, Operation.COPIED}
+_STARTS = _BEGINNINGS | {Operation.RESTORED}  # after a chain that was closed
 _RULES: dict[Operation, tuple[tuple[str | None, ...], str, str]] = {  # status before, content, path
     Operation.CREATED: (_NEW, ANY, ANY),
     Operation.ADOPTED: (_NEW, ANY, ANY),
@@ -139,6 +140,12 @@ _ERASE = {
     )
     for part, column in _COLUMN.items()
 }
+_HAS_ERASED = sql(
+    select(_ENTRIES.c.seq)
+    .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.content.is_(None) | _ENTRIES.c.path.is_(None))
+    .limit(ONE)
+    .offset(ZERO)
+)
 _SEALED_TREE = sql(select(_TREES.c.root).where(_TREES.c.size == bindparam("size"), _TREES.c.first_note.is_not(None)))
 _LEAF_INDEX = sql(
     select(_ENTRIES.c.leaf_index).where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.seq == bindparam("seq"))
@@ -165,7 +172,7 @@ class Batch:
         current = self._find(o.source, o.file_id)
         if current is not None:
             current = self._make_way(current, o)
-        if current is None or current.status == CLOSED and o.operation in _BEGINNINGS | {Operation.RESTORED}:
+        if current is None or current.status == CLOSED and o.operation in _STARTS:
             current = self._begin(o, current)
         elif o.operation is Operation.CLOSED:
             current = self._close_and_continue(current, o)
@@ -217,7 +224,7 @@ class Batch:
             return current
         live = current.status == LIVE
         bound = o.operation in _REPLAYED  # these speak of seqs of this very chain
-        starts = live or o.operation in _BEGINNINGS | {Operation.RESTORED}
+        starts = live or o.operation in _STARTS
         if current.last_seq == MAX_ENTRIES - 2:
             reason = CloseReason.FULL
         elif starts and not bound and self._roots.of(self._conn, o.source).id != current.owner:
@@ -260,7 +267,7 @@ class Batch:
     def _begin(self, o: Observation, before: Current | None) -> Current:
         """The first entry of a new chain; after another chain it is always `adopted`, naming that one's end."""
         content, path = o.content, o.path
-        if o.operation not in _BEGINNINGS | {Operation.RESTORED} or o.operation is Operation.RESTORED and not before:
+        if o.operation not in _STARTS or o.operation is Operation.RESTORED and not before:
             raise Refused(f"{o.operation.word}: file {o.file_id} has no chain yet")
         if before is not None and o.operation is Operation.RESTORED:
             content = _apply_rule(SAME, "content", o, content, before.content)
@@ -312,6 +319,8 @@ class Batch:
         after = self._append(current, o.operation, o.mtime, content, path, o.context, o.argument)
         if isinstance(o.argument, Erased):
             after = self._erase(after, o.argument)
+        elif after.status == DELETED != current.status and self._conn.execute(_HAS_ERASED, (after.id,)).fetchone():
+            after = self._forget(after)
         return after
 
     def _append(
@@ -375,14 +384,19 @@ class Batch:
         self.flush()
         self._conn.execute("PRAGMA secure_delete=ON")
         self._conn.execute(_ERASE[erased.part], (after.id, erased.seq))
-        if after.status == DELETED:  # a live file's row says no more than the source itself does
-            chain = load_chain(self._conn, self._store, after)
-            if chain.path is MISSING:
-                after = after._replace(path=None)
-            if chain.content is MISSING:
-                after = after._replace(size=None, digest=None)
-            self._chains[after.id] = self._current[after.source, after.file_id] = after
-            self.flush()
+        self._conn.execute("PRAGMA secure_delete=OFF")
+        return self._forget(after) if after.status == DELETED else after
+
+    def _forget(self, after: Current) -> Current:
+        """A deleted file's row without what was erased. A live one's says no more than the source itself does."""
+        chain = self._replay(after)
+        if chain.path is MISSING:
+            after = after._replace(path=None)
+        if chain.content is MISSING:
+            after = after._replace(size=None, digest=None)
+        self._chains[after.id] = self._current[after.source, after.file_id] = after
+        self._conn.execute("PRAGMA secure_delete=ON")
+        self.flush()
         self._conn.execute("PRAGMA secure_delete=OFF")
         return after
 

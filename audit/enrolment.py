@@ -30,8 +30,8 @@ from audit.errors import Refused
 from audit.recorder import Recorder
 from audit.schema import ZERO, Source, Token, sql, table
 from audit.store import Store
-from verifier.encoding import check_text, decode_base64
 from verifier.ed25519 import SIGNATURE_SIZE
+from verifier.encoding import check_text, decode_base64
 from verifier.errors import Error, NotProven
 from verifier.keys import KEY_SIZE, MAX_LOG_NAME, check_source_id
 from verifier.proof import members, parse_object

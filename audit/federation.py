@@ -24,7 +24,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import httpx
 
@@ -45,6 +45,7 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 MAX_RETRY_AFTER_S = 300
 MAX_CONFLICTS = 3  # in a row: a witness that names a new size each time has failed
 SHOWN = 200  # characters of a peer's words
+WITNESS, AUDITOR = "witness", "auditor"
 SIZE_TYPE = "text/x.tlog.size"  # tlog-witness: of the body of 409
 
 
@@ -191,25 +192,21 @@ class Desk:
             pass
 
 
-class Health(NamedTuple):
-    """How a cosigner does: failures in a row, and what the last one was."""
-
-    failures: int
-    problem: str | None
-
-
 class Courier:
-    """Takes each newest target from the desk to one cosigner, until it is done."""
+    """Takes each newest target from the desk to one cosigner, until it is done. `failures`: in a row, until now."""
 
     def __init__(
         self,
+        role: str,
         name: str,
         desk: Desk,
         ask: Callable[[Target], Awaitable[None]],
         pause: Callable[[int], float] = backoff,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.name, self._desk, self._ask, self._pause = name, desk, ask, pause
-        self.health = Health(0, None)
+        self.role, self.name = role, name
+        self._desk, self._ask, self._pause, self._say = desk, ask, pause, say
+        self.failures = 0
 
     async def run(self) -> None:
         """For ever. Only Fatal leaves: what a peer does is never our end."""
@@ -221,12 +218,15 @@ class Courier:
             except Fatal:
                 raise
             except (AuditError, Error) as error:
-                failures = self.health.failures + 1
-                self.health = Health(failures, str(error))
+                if not self.failures:
+                    self._say(f"{self.role} {error}")
+                self.failures += 1
                 asked_s = error.retry_s if isinstance(error, Busy) else 0
-                await self._desk.newer(number, asked_s or self._pause(failures))
+                await self._desk.newer(number, asked_s or self._pause(self.failures))
             else:
-                done, self.health = number, Health(0, None)
+                if self.failures:
+                    self._say(f"{self.role} {self.name}: cosigns again")
+                done, self.failures = number, 0
 
 
 class WitnessCourier:
@@ -296,6 +296,7 @@ class Federation:
         clock: Callable[[], int],
         accepted: Hear,
         pause: Callable[[int], float] = backoff,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.witness_desk, self.audit_desk = Desk(), Desk()
         self._peers = [Peer(client, name, witness.url) for name, witness in _reachable(witnesses)]
@@ -303,8 +304,8 @@ class Federation:
         auditor_peers = [Peer(client, name, auditor.url) for name, auditor in _reachable(auditors)]
         auditor_work = [AuditorCourier(peer.name, peer, log, clock, accepted) for peer in auditor_peers]
         self._witness_work = witness_work
-        self.witnesses = [Courier(w.name, self.witness_desk, w.ask, pause) for w in witness_work]
-        self.auditors = [Courier(w.name, self.audit_desk, w.ask, pause) for w in auditor_work]
+        self.witnesses = [Courier(WITNESS, w.name, self.witness_desk, w.ask, pause, say) for w in witness_work]
+        self.auditors = [Courier(AUDITOR, w.name, self.audit_desk, w.ask, pause, say) for w in auditor_work]
 
     async def run(self) -> None:
         """All couriers, until cancelled or Fatal."""

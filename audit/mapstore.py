@@ -154,13 +154,19 @@ class MapStore:
         _check_page(row[1], b"", row[0])
         return _walk(conn, b"", row[1])
 
-    def check(self, conn: Connection, version: int) -> bytes:
-        """Returns the root at `version` once every page below it was read from disk and hashed again."""
+    def check(self, conn: Connection, version: int, checked: int | None = None) -> bytes:
+        """Returns the root at `version` once every page below it was read from disk and hashed again.
+
+        Pages that it shares with the version `checked`, which was checked before, are not read twice.
+        """
         row = _require_root_row(conn, version)
         root = _hash(_check_page(row[1], b"", row[0])[1])
-        for _ in _walk(conn, b"", row[1]):
-            pass
+        _check_children(conn, b"", row[1], NO_PAGE if checked is None else _require_root_row(conn, checked)[1])
         return root
+
+    def versions(self, conn: Connection) -> list[int]:
+        """The retained versions, oldest first."""
+        return [row[0] for row in conn.execute("SELECT version FROM map_pages WHERE prefix = x'' ORDER BY version")]
 
     def _load_root(self, conn: Connection, version: int) -> tuple[bytes, bytes]:
         """(root page, root). The row is read every time: it alone knows what is committed and retained."""
@@ -309,6 +315,15 @@ def _walk(conn: Connection, prefix: bytes, page: bytes) -> Iterator[tuple[bytes,
         else:
             child = prefix + bytes((slot,))
             yield from _walk(conn, child, _read(conn, child, node))
+
+
+def _check_children(conn: Connection, prefix: bytes, page: bytes, checked: bytes) -> None:
+    """Reads and checks every page below `page`, but for those that the page `checked` at this place refers to too."""
+    known = dict(_children(prefix, checked))
+    for child, ref in _children(prefix, page):
+        before = known.get(child)
+        if before != ref:
+            _check_children(conn, child, _read(conn, child, ref), _read(conn, child, before) if before else NO_PAGE)
 
 
 def _children(prefix: bytes, page: bytes) -> list[tuple[bytes, bytes]]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, case, select
 
-from audit.chains import LIVE, Current, find_current, get_chain, get_owner
+from audit.chains import LIVE, Current, OwnerRow, find_current, get_chain, get_owner
 from audit.errors import Refused, TryLater
 from audit.mapstore import MapStore
 from audit.publisher import Signed, read_proof_tree
@@ -76,8 +76,9 @@ _FIND_PATH = sql(
     .limit(ONE)
     .offset(ZERO)
 )
-_published = select(_TREES.c.size, _TREES.c.first_note).where(_TREES.c.first_note.is_not(None)).limit(ONE).offset(ZERO)
+_published = select(_TREES.c.size).where(_TREES.c.first_note.is_not(None)).limit(ONE).offset(ZERO)
 _FIRST_ABOVE = sql(_published.where(_TREES.c.size > bindparam("index")).order_by(_TREES.c.size))
+_FIRST_NOTE = sql(select(_TREES.c.first_note).where(_TREES.c.size == bindparam("size")))
 _LAST_UP_TO = sql(_published.where(_TREES.c.size <= bindparam("index")).order_by(_TREES.c.size.desc()))
 
 Row = tuple[bytes, bytes | None, bytes | None, bytes | None, bytes, int]  # entry, openings, head, leaf index
@@ -99,6 +100,7 @@ class Prover:
     def __init__(self, store: Store, maps: MapStore, tree: Tree) -> None:
         self._store, self._maps, self._tree = store, maps, tree
         self._head: Head | None = None
+        self._owners: dict[int, OwnerRow] = {}
 
     def find(self, source: int, path: str) -> int | None:
         """The file id at a path now: of the live file, else of the one that was there last."""
@@ -130,7 +132,7 @@ class Prover:
         """The proof as a value, in the newest tree that proofs speak of."""
         head = self._current_head(conn)
         chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id))
-        owner = get_owner(conn, chain.owner)
+        owner = self._owner(conn, chain.owner)
         last = rows[-1][5]
         version = max(seq for seq, row in enumerate(rows) if row[0][1] in _SETS_CONTENT)
         place = self._maps.prove(conn, chain.chain_id, head.size)
@@ -178,15 +180,17 @@ class Prover:
     def _bracket(self, conn: Connection, head: Head, statement: str, index: int) -> Bracket | None:
         """The published tree next to an index, on the side that the statement looks."""
         row = conn.execute(statement, (index,)).fetchone()
-        if row is None or row[0] > head.size or row == (head.size, head.note):
+        if row is None or row[0] > head.size:
             return None
-        bracket = head.brackets.get(row[0])
+        size: int = row[0]
+        bracket = head.brackets.get(size)
         if bracket is None:
-            bracket = Bracket(row[1], self._tree.consistency(conn, row[0], head.size))
+            note = conn.execute(_FIRST_NOTE, (size,)).fetchone()[0]
+            bracket = Bracket(note, self._tree.consistency(conn, size, head.size))
             if len(head.brackets) >= MAX_BRACKETS:
                 head.brackets.clear()
-            head.brackets[row[0]] = bracket
-        return bracket
+            head.brackets[size] = bracket
+        return None if (size, bracket.checkpoint) == (head.size, head.note) else bracket
 
     def _included(self, conn: Connection, index: int, size: int) -> Included:
         return Included(index, self._tree.inclusion(conn, index, size))
@@ -202,6 +206,13 @@ class Prover:
         seal = decode_entry(newest).argument
         assert isinstance(seal, Seal)
         return self._since(conn, seal.tree_size, size)
+
+    def _owner(self, conn: Connection, row: int) -> OwnerRow:
+        """The owner of a chain; its keys never change."""
+        owner = self._owners.get(row)
+        if owner is None:
+            owner = self._owners[row] = get_owner(conn, row)
+        return owner
 
     # -- chains -------------------------------------------------------------------------------------------------
 
@@ -232,7 +243,7 @@ class Prover:
     def _replaced(self, conn: Connection, head: Head, source: int, file_id: int) -> Replaced:
         """The steps of another file since it gave up a path, and that no generation of it follows."""
         chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id))
-        owner = get_owner(conn, chain.owner)
+        owner = self._owner(conn, chain.owner)
         source_id = self._store.source_id(conn, source)
         first = max((seq for seq, row in enumerate(rows) if row[0][1] in _FREES), default=len(rows) - 1)
         first = max(first, len(rows) - MAX_REPLACED_STEPS)

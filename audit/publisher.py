@@ -18,6 +18,9 @@ proof from the old tree to the new one is verified as a witness would.
 Every cosignature line is verified before it is stored, so a forged or malformed one never spoils stored ones. Of one
 cosigner the newest time is kept in `newest_note`; `first_note`, made when the witnesses' quorum first held, stays.
 
+Of the map, the version of the tree that proofs speak of and every newer one are kept, older ones are pruned. A proof
+reads in one snapshot, so it never misses a page that is pruned meanwhile.
+
 Gathering is network and is done elsewhere (`audit.federation`), through `Cosigner` below.
 """
 
@@ -292,7 +295,7 @@ class Publisher:
 
     def audit_target(self, now: int) -> Target | None:
         """The one tree that auditors are asked for now; its tiles are served though it may not be published yet."""
-        if self._auditors is None or self._auditors.quorum == NONE:
+        if not self._asks_auditors:
             return None
         conn = self._store.reader()
         newest = read_newest_signed(conn)
@@ -319,6 +322,7 @@ class Publisher:
         parsed = parse_signature_lines(lines)
         with self._store.transaction() as conn:
             row = _require_tree(conn, size)
+            before = row.published_at, row.audited
             note = parse_note(row.newest_note)
             valid, refused = self._sort(note.text, parsed, now)
             if valid:
@@ -326,9 +330,27 @@ class Publisher:
                 row = self._judge(row._replace(newest_note=format_note(merged)), now)
                 notes = row.first_note, row.newest_note, row.audited, row.published_at
                 conn.execute(_SET_NOTES, (*notes, size))
+        if (row.published_at, row.audited) != before:
+            self._prune_map()
         names = self._names()
         known = tuple([names[key] for key in valid])
         return Accepted(known, refused, row.first_note is not None, bool(row.audited))
+
+    def _prune_map(self) -> None:
+        """Drops the versions of the map that nobody asks for any more: below the tree that proofs speak of.
+
+        Where auditors are asked and none has answered yet, everything is kept, since their first quorum may be for a
+        tree that is older than the newest published one. A crash before this leaves it to the next tree.
+        """
+        with self._store.transaction() as conn:
+            shown = read_proof_tree(conn)
+            if shown is not None and (shown.audited or not self._asks_auditors):
+                self._maps.prune(conn, shown.size)
+
+    @property
+    def _asks_auditors(self) -> bool:
+        """Whether auditors are asked at all."""
+        return self._auditors is not None and self._auditors.quorum != NONE
 
     def _judge(self, row: Signed, now: int) -> Signed:
         """The row with what its newest note has reached by now: published, audited."""

@@ -22,15 +22,16 @@ on disk.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+import httpx
 from sqlalchemy import func, select
 
+from audit.chains import find_enrolled
 from audit.directory import Directory
 from audit.enrolment import Enrolments
 from audit.errors import AuditError, Fatal
@@ -41,10 +42,10 @@ from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
 from audit.scanning import FolderSource, Stopped, Summary, scan_folder
-from audit.schema import Pending, sql, table
+from audit.schema import ONE, ZERO, Pending, sql, table
 from audit.tree import Tree
 from verifier.errors import Error
-from verifier.note import parse_note, verify_cosignatures
+from verifier.note import format_vkey, parse_note, verify_cosignatures
 from verifier.policy import Policy, describe_quorum, still_newest_at
 
 PUBLISH_AFTER_S = 5.0  # a change is in a tree about this long after it was recorded
@@ -52,9 +53,8 @@ SCAN_EVERY_S = 60.0
 TICK_S = 30.0  # how often timers are looked at: refresh, the auditors' timeout, what failed
 GRACE_S = 60  # a quorum takes its time; only what takes longer is called degraded
 
+_HAS_PENDING = sql(select(table(Pending).c.n).limit(ONE).offset(ZERO))
 _COUNT_PENDING = sql(select(func.count()).select_from(table(Pending)))
-
-T = TypeVar("T")
 
 
 class Pace(NamedTuple):
@@ -63,6 +63,9 @@ class Pace(NamedTuple):
     publish_after_s: float = PUBLISH_AFTER_S
     scan_every_s: float = SCAN_EVERY_S
     tick_s: float = TICK_S
+
+
+DEFAULT_PACE = Pace()
 
 
 def system_clock() -> int:
@@ -104,12 +107,14 @@ class Service:
         sources: Iterable[FolderSource],
         *,
         clock: Callable[[], int] = system_clock,
-        pace: Pace = Pace(),
+        pace: Pace = DEFAULT_PACE,
+        enrol_first: bool = False,
         say: Callable[[str], None] = say_nothing,
         on_fatal: Callable[[BaseException], None] = lambda error: None,
+        make_client: Callable[[], httpx.AsyncClient] = make_client,
     ) -> None:
         self.directory, self.store, self.clock, self.pace = directory, directory.store, clock, pace
-        self.sources = list(sources)
+        self.sources, self._enrol_first = list(sources), enrol_first
         self.maps, self.tree = MapStore(), Tree()
         self.recorder = Recorder(self.store, clock)
         self.publisher = Publisher(
@@ -121,24 +126,29 @@ class Service:
         self.problems: dict[str, list[Problem]] = {}
         self.scans = 0
         self.federation: Federation | None = None
-        self._say, self._on_fatal = say, on_fatal
+        self._say, self._on_fatal, self._make_client = say, on_fatal, make_client
         self._stop_scan = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._make_events()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
         """Everything moves while the block runs."""
+        self._make_events()
         self._loop = asyncio.get_running_loop()
-        self._changed, self._accepted, self._stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._stop_scan.clear()
-        async with make_client() as client:
+        async with self._make_client() as client:
             policies = self.directory.witnesses, self.directory.auditors
-            self.federation = Federation(client, self.publisher, *policies, self.clock, self._hear)
-            loops = [self._scan_loop(), self._publish_loop(self.federation), self.federation.run()]
-            tasks = [asyncio.create_task(self._guard(loop)) for loop in loops]
+            federation = Federation(client, self.publisher, *policies, self.clock, self._hear, say=self._say)
+            self.federation = federation
+            loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
+            tasks = [asyncio.create_task(self._guard(loop)) for loop in (self._scan_loop(), *loops)]
             try:
                 yield self
             finally:
+                self._loop = None
                 self._stopping.set()
+                self._scan_due.set()
                 self._stop_scan.set()
                 scanning, *others = tasks
                 await scanning  # records what it has at hand, and looks at the event between two files
@@ -146,27 +156,45 @@ class Service:
                     task.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
 
+    def _make_events(self) -> None:
+        """An event belongs to the loop that it was first waited for in."""
+        self._changed, self._accepted, self._audit_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._scan_due, self._stopping = asyncio.Event(), asyncio.Event()
+
     async def _guard(self, loop: Awaitable[None]) -> None:
         """A loop's end by an error is the end of the service."""
         try:
             await loop
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+        except Exception as error:
+            cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
             self._say(f"stopping: {cause!r}")
             self._on_fatal(cause)
 
     def changed(self) -> None:
-        """Something was recorded: a tree is due. May be called from any thread."""
-        if hasattr(self, "_loop") and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._changed.set)
+        """Something was recorded: a tree is due. May be called from any thread; while nothing runs, nothing happens."""
+        self._call(self._changed)
+
+    def scan_now(self) -> None:
+        """The next scan does not wait for its time. From any thread."""
+        self._call(self._scan_due)
+
+    def enrolled(self) -> None:
+        """Somebody enrolled: the leaf is due in a tree, and chains move over to the new root after a scan."""
+        self.changed()
+        self.scan_now()
+
+    def _call(self, event: asyncio.Event) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(event.set)
 
     # -- scanning -----------------------------------------------------------------------------------------------
 
     async def _scan_loop(self) -> None:
         while not self._stopping.is_set():
+            self._scan_due.clear()
             for source in self.sources:
+                if self._enrol_first and find_enrolled(self.store.reader(), source.row) is None:
+                    continue
                 try:
                     self._heard(await asyncio.to_thread(self._scan, source))
                 except Stopped:
@@ -176,7 +204,8 @@ class Service:
                 except (AuditError, Error) as error:
                     self._say(f"scan of {source.path}: {error}")
             self.scans += 1
-            await _wait(self._stopping, self.pace.scan_every_s)
+            if not self._stopping.is_set():
+                await _wait(self._scan_due, self.pace.scan_every_s)
 
     def _scan(self, source: FolderSource) -> Summary:
         exclude = [self.directory.path]
@@ -200,13 +229,12 @@ class Service:
     # -- publishing ---------------------------------------------------------------------------------------------
 
     async def _publish_loop(self, federation: Federation) -> None:
+        if self.paused is None:
+            try:
+                await federation.check_regression(self.directory.signer.verifier_key, self._root_at)
+            except Regression as error:
+                self.paused = str(error)
         if self.paused:
-            self._say(self.paused)
-            return
-        try:
-            await federation.check_regression(self.directory.signer.verifier_key, self._root_at)
-        except Regression as error:
-            self.paused = str(error)
             self._say(self.paused)
             return
         while True:
@@ -220,48 +248,43 @@ class Service:
                 await asyncio.sleep(self.pace.publish_after_s)
 
     async def _publish(self, federation: Federation) -> None:
-        """One round: everything that is pending gets into a tree, and that tree gets its quorum."""
-        while True:
-            self._changed.clear()
-            now = self.clock()
-            target = await asyncio.to_thread(self.publisher.integrate_and_sign, now)
-            if target is None:
-                break
+        """One round: the tree that waits for its quorum, or what is pending, or nothing new and new times."""
+        self._changed.clear()
+        now = self.clock()
+        target = await asyncio.to_thread(self.publisher.integrate_and_sign, now)
+        if target is not None:
             federation.witness_desk.put(target)
-            await self._name_audit_target(federation)
-            await self._until_published(federation, target)
-        stale = await asyncio.to_thread(self.publisher.refresh_target, now)
-        if stale is not None:
+            self._audit_due.set()
+            await self._until_published(target)
+            if self.store.reader().execute(_HAS_PENDING).fetchone():
+                self._changed.set()
+        elif stale := await asyncio.to_thread(self.publisher.refresh_target, now):
             federation.witness_desk.put(stale)
-        await self._name_audit_target(federation)
 
-    async def _until_published(self, federation: Federation, target: Target) -> None:
+    async def _until_published(self, target: Target) -> None:
+        """Couriers ask until they have an answer, so this waits as long as it takes."""
         while True:
             self._accepted.clear()
             newest = read_newest_signed(self.store.reader())
             if newest is None or newest.size != target.size or newest.first_note is not None:
                 return
-            await _wait(self._accepted, self.pace.tick_s)
-            await self._name_audit_target(federation)
+            await self._accepted.wait()
 
-    async def _name_audit_target(self, federation: Federation) -> None:
-        """Puts the one audit target on the auditors' desk, if it is another one than before."""
-        target = await asyncio.to_thread(self.publisher.audit_target, self.clock())
-        on_desk = federation.audit_desk.target
-        if target is not None and (on_desk is None or on_desk.size != target.size):
-            federation.audit_desk.put(target)
+    async def _audit_loop(self, federation: Federation) -> None:
+        """Keeps the one audit target on the auditors' desk: another one after its quorum, or after a timeout."""
+        while True:
+            self._audit_due.clear()
+            target = await asyncio.to_thread(self.publisher.audit_target, self.clock())
+            on_desk = federation.audit_desk.target
+            if target is not None and (on_desk is None or on_desk.size != target.size):
+                federation.audit_desk.put(target)
+            await _wait(self._audit_due, self.pace.tick_s)
 
-    def _hear(self, target: Target, accepted: Accepted) -> None:
-        """A cosigner's line was stored. Called on the event loop."""
+    def _hear(self, _: Target, accepted: Accepted) -> None:
+        """A cosigner's lines were stored."""
         self._accepted.set()
-        if accepted.audited and self.federation is not None:
-            # The next target follows at once; the loop's own look at it comes with the next tick at the latest.
-            self._background(self._name_audit_target(self.federation))
-
-    def _background(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if accepted.audited:
+            self._audit_due.set()
 
     def _root_at(self, size: int) -> bytes | None:
         """The root that our signed tree has at a size."""
@@ -289,7 +312,9 @@ class Service:
             "origin": self.store.origin,
             "size": str(newest.size if newest else 0),
             "pending": str(pending),
-            "published": None if published is None else {"size": str(published.size), "at": str(published.published_at)},
+            "published": None
+            if published is None
+            else {"size": str(published.size), "at": str(published.published_at)},
             "audited": {"size": str(tree.size)} if tree is not None and tree.audited else None,
             "degraded_since": None if since is None else str(since),
             "paused": self.paused,
@@ -297,3 +322,29 @@ class Service:
             "problems": {source: str(len(problems)) for source, problems in self.problems.items()},
             "cosigners": self._cosigners(),
         }
+
+    def _still_newest(self, published: Signed | None) -> int | None:
+        """Up to when the witnesses' quorum said that the published tree is the newest one."""
+        if published is None:
+            return None
+        policy = self.directory.witnesses
+        names = {witness.key: name for name, witness in policy.witnesses.items()}
+        times = verify_cosignatures(parse_note(published.newest_note), names)
+        return still_newest_at(policy, {names[key]: time for key, time in times.items()})
+
+    def _cosigners(self) -> list[dict[str, str]]:
+        """Who answers; what exactly a failure was is the operator's business, and in the output of the process."""
+        if self.federation is None:
+            return []
+        couriers = [*self.federation.witnesses, *self.federation.auditors]
+        return [{"role": c.role, "name": c.name, "failures": str(c.failures)} for c in couriers]
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event came within the time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

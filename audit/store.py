@@ -9,8 +9,8 @@ SQLite in WAL mode with synchronous=FULL: a COMMIT that returned is on disk. Rea
 have 8 KiB, which holds a tile in three and a page of the map in one.
 
 What a failure leaves. An error inside a transaction rolls back: nothing was written, and OperationalError (locked,
-disk full) becomes TryLater. A COMMIT that fails may have persisted or not; the store then refuses every further
-write with Fatal, and the process has to start again, which reads what is really there.
+disk full) becomes TryLater; a damaged file is Fatal. A COMMIT that fails may have persisted or not; the store then
+refuses every further write with Fatal, and the process has to start again, which reads what is really there.
 
 The file holds custodial private keys and every opening: 0600, in a directory of 0700.
 """
@@ -35,6 +35,7 @@ from verifier.keys import check_origin, check_source_id, parse_log_name
 FILE_NAME = "log.db"
 PAGE_SIZE = 8192
 BUSY_TIMEOUT_MS = 10_000
+WRITER_CACHE_KIB = 32 * 1024  # pages that a batch touches, of chains all over the file
 MAX_FILE_IDS = 1_000_000  # allotted at once
 
 _META, _SOURCES = table(Meta), table(Source)
@@ -77,8 +78,7 @@ class Store:
                 yield conn
             except BaseException as error:
                 self._roll_back(error)
-                if isinstance(error, sqlite3.OperationalError):
-                    raise TryLater(f"log.db: {error}") from error
+                _raise_ours(error)
                 raise
             try:
                 conn.execute("COMMIT")
@@ -93,14 +93,18 @@ class Store:
         conn.execute("BEGIN")
         try:
             yield conn
+        except sqlite3.Error as error:
+            _raise_ours(error)
+            raise
         finally:
-            conn.execute("COMMIT")
+            if conn.in_transaction:  # nothing was written; a COMMIT could fail where the file is damaged
+                conn.execute("ROLLBACK")
 
     def reader(self) -> sqlite3.Connection:
         """This thread's read-only connection. Each statement on its own sees the newest committed state."""
         conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
         if conn is None:
-            conn = _connect(self.path, "ro")
+            conn = _connect(self.path, "ro", sqlite3.Connection)
             self._local.conn = conn
             with self.lock:
                 self._readers.append(conn)
@@ -158,8 +162,9 @@ class Store:
     def _run(self, statement: str) -> None:
         try:
             self._writer.execute(statement)
-        except sqlite3.OperationalError as error:
-            raise TryLater(f"log.db: {error}") from error
+        except sqlite3.Error as error:
+            _raise_ours(error)
+            raise
 
     def _roll_back(self, cause: BaseException) -> None:
         try:
@@ -198,16 +203,20 @@ def create_store(directory: str, origin: str, log_name: str, now: int) -> None:
     _sync_directory(directory)
 
 
-def open_store(directory: str) -> Store:
-    """The log in `directory`, whose schema is the one that this program knows."""
+def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> Store:
+    """The log in `directory`, whose schema is the one that this program knows. `factory` makes the writer."""
     path = os.path.join(directory, FILE_NAME)
     if not os.path.exists(path):
         raise Refused(f"log.db: there is none in {directory}; creating a log is a command of its own")
-    conn = _connect(path, "rw")
+    try:
+        conn = _connect(path, "rw", factory)
+    except sqlite3.OperationalError as error:
+        raise Refused(f"log.db: {directory} cannot be read ({error})") from None
     try:
         meta = _read_meta(conn)
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA foreign_keys=ON")
+        conn.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
     except BaseException:
         conn.close()
         raise
@@ -216,9 +225,9 @@ def open_store(directory: str) -> Store:
 
 def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
     try:
-        meta = {key: value.decode("utf-8") for key, value in conn.execute(_SELECT_META)}
-        version = int(meta["schema_version"])
-    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+        meta = {str(key): bytes(value).decode("utf-8") for key, value in conn.execute(_SELECT_META)}
+        version, _ = int(meta["schema_version"]), (meta["origin"], meta["log_name"])
+    except (sqlite3.DatabaseError, KeyError, TypeError, ValueError) as error:
         raise Refused(f"log.db: not a log that was created completely ({error})") from None
     if version != SCHEMA_VERSION:
         newer = "a newer program made it; install that version" if version > SCHEMA_VERSION else "it needs a migration"
@@ -226,11 +235,20 @@ def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
     return meta
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def _raise_ours(error: BaseException) -> None:
+    """What SQLite says in the words of the service; anything else is the caller's own affair."""
+    if isinstance(error, sqlite3.OperationalError):  # locked, disk full, read-only
+        raise TryLater(f"log.db: {error}") from error
+    if type(error) is sqlite3.DatabaseError:  # malformed, or no database
+        raise Fatal(f"log.db: {error}; `fsck` says more") from error
+
+
+def _connect(path: str, mode: str, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
     """A raw connection in autocommit mode; threads are kept apart by the store, not by sqlite3."""
-    uri = f"file:{quote(os.path.abspath(path))}?mode={mode}"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
-    return conn
+    uri, timeout = f"file:{quote(os.path.abspath(path))}?mode={mode}", BUSY_TIMEOUT_MS / 1000
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout, factory=factory
+    )
 
 
 def _sync_directory(directory: str) -> None:

@@ -154,8 +154,14 @@ def read_published_tile(conn: Connection, tile: Tile, size: int) -> bytes:
     return _require_tile(conn, level, number, width)[1][: width * HASH_SIZE]
 
 
-def _require_tile(conn: Connection, level: int, number: int, width: int) -> StoredTile:
+def read_tile(conn: Connection, level: int, number: int) -> StoredTile | None:
+    """A tile's row: its width and its nodes."""
     row: StoredTile | None = conn.execute(_READ_TILE, (tile_id(level, number),)).fetchone()
+    return row
+
+
+def _require_tile(conn: Connection, level: int, number: int, width: int) -> StoredTile:
+    row = read_tile(conn, level, number)
     if row is None or row[0] < width:
         raise Fatal(f"tile {level}/{number}: got {row and row[0]} hashes, want {width}")
     return row

@@ -30,7 +30,7 @@ def test_version_stands_at_the_top() -> None:
 
 
 def test_every_tag_is_listed() -> None:
-    """A domain tag that the code uses is one of those that SPEC 1.4 lists, so that none is used twice for two things."""
+    """A domain tag that the code uses is one of those that SPEC 1.4 lists, so none serves two things."""
     listed = set(re.search(r"The tags in use: `([^`]*)`", SPEC, re.S).group(1).split())  # type: ignore[union-attr]
     used = set()
     for path in CODE:

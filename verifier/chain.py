@@ -30,7 +30,8 @@ checkable and is skipped; a missing opening that no `erased` entry names is NOT 
 
 Taints stick: `altered` and `gap` stay through every later operation, and into the next generation. Only the
 owner's seal that lists a taint clears it; an `altered` also goes when the file is `reverted` to a version from
-before it. Nothing is cleared through an erased part, and no server-said `written` clears anything.
+before it, and comes back when it is reverted to the altered one. Nothing is cleared through an erased part, and no
+server-said `written` clears anything.
 
 Not checked here: that the chain is in the log (`verifier.verify`).
 """
@@ -124,6 +125,13 @@ class Version(NamedTuple):
     content: Content | Missing
 
 
+class Mended(NamedTuple):
+    """An alteration that a revert cleared, and the two versions that show it."""
+
+    taint: Taint
+    versions: tuple[int, int]
+
+
 class Sealed(NamedTuple):
     """A valid seal in the chain: where it stands, what it says, the hash of its entry."""
 
@@ -206,8 +214,7 @@ class Chain:
         self.tainted_ever: set[tuple[bytes, int]] = set()
         self.erased: set[tuple[int, Part]] = set()
         self.seals: list[Sealed] = []
-        self.accepted: set[tuple[bytes, int]] = set()
-        self._mended: dict[tuple[bytes, int], tuple[int, int]] = {}  # a cleared taint -> the versions that it rests on
+        self._mended: dict[tuple[bytes, int], Mended] = {}
         self._carrier = b""
 
     def append(self, step: Step) -> None:
@@ -230,6 +237,8 @@ class Chain:
     def check_openings(self) -> None:
         """Every opening that is missing is named by an `erased` entry (SPEC 4.3)."""
         for step in self.steps:
+            if MISSING not in step[2:]:
+                continue
             for part, value in zip(Part, step[2:], strict=True):
                 if value is MISSING and (step.entry.seq, part) not in self.erased:
                     where = f"step {step.entry.seq}: the {part.word} is not shown, and no entry says that it was erased"
@@ -308,6 +317,8 @@ class Chain:
         self._keep_path(step)
         if version.content is not MISSING and step.content is not MISSING:
             self._clear_altered_after(target, step.entry.seq)
+        if (self.binding.chain_id, target) in self._mended:
+            self._taint(self._mended.pop((self.binding.chain_id, target)).taint)  # back to the altered bytes
         self._set_content(step)
 
     def _clear_altered_after(self, target: int, seq: int) -> None:
@@ -316,7 +327,7 @@ class Chain:
         for key, taint in list(self.taints.items()):
             if taint.kind is TaintKind.ALTERED and taint.chain_id == own and taint.seq > target:
                 del self.taints[key]
-                self._mended[key] = target, seq
+                self._mended[key] = Mended(taint, (target, seq))
 
     def _altered(self, step: Step) -> None:
         if isinstance(step.content, Content) and isinstance(self.content, Content):
@@ -352,8 +363,7 @@ class Chain:
             raise IllegalStep(step.entry.seq, f"there is no {part.word} of step {seq} to erase")
         if part is Part.CONTENT and self.status == "live" and seq >= self.version:
             raise IllegalStep(step.entry.seq, "the current content cannot be erased")
-        rests = [versions for key, versions in self._mended.items() if key not in self.accepted]
-        if part is Part.CONTENT and any(seq in versions for versions in rests):
+        if part is Part.CONTENT and any(seq in mended.versions for mended in self._mended.values()):
             raise IllegalStep(
                 step.entry.seq, f"what mended an alteration rests on step {seq}: a seal must accept it first"
             )
@@ -367,9 +377,9 @@ class Chain:
         if self.binding.owner_key is None:
             return  # nobody here can tell whose signature this is, so it clears and covers nothing
         self.seals.append(Sealed(step.entry.seq, seal, step.hash))
-        self.accepted.update(seal.accepts)
         for key in seal.accepts:
             self.taints.pop(key, None)
+            self._mended.pop(key, None)
 
     def check_seal(self, seal: Seal, position: int) -> None:
         """The seal speaks of this chain as it was at `seal.seq`, and the owner's key signed it (SPEC 5.1)."""

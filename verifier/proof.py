@@ -145,6 +145,7 @@ class Proof(NamedTuple):
     replaced: list[Replaced]
 
 
+_encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:])
 
 
@@ -174,7 +175,7 @@ def format_note(note: bytes) -> str:
 
 
 def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return _encode_text(value)
 
 
 def _b64(data: bytes) -> str:
@@ -186,7 +187,7 @@ def _hashes(hashes: list[bytes]) -> str:
 
 
 def _line(line: Line) -> str:
-    return f"[{','.join('null' if data is None else _b64(data) for data in line)}]"
+    return f"[{','.join(['null' if data is None else _b64(data) for data in line])}]"
 
 
 def _included(value: Included | None) -> str:

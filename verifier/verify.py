@@ -538,7 +538,8 @@ def _frees(steps: list[Step], path: str) -> bool:
     gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
     left = gone or steps[0].path not in (None, MISSING, path)
     back = [step for step in steps if step.path in (MISSING, path) and step.entry.operation is not Operation.CLOSED]
-    return left and not back
+    gaps = [step for step in steps if step.entry.operation is Operation.GAP]
+    return left and not back and not gaps
 
 
 def _check_no_next(run: Run, chain_id: bytes, replaced: Replaced) -> None:

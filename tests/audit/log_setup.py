@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from hashlib import sha3_256, sha256
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class Clock:
 
 
 class LogSetup:
-    """An open log with one folder source; `reopen` is a restart of the process."""
+    """An open log with one folder source; `reopen` is a restart of the process. `factory` makes the writer."""
+
+    factory: type[sqlite3.Connection] = sqlite3.Connection
 
     def __init__(self, directory: Path, nodes: int = 3, threshold: int = 2) -> None:
         self.directory = os.fspath(directory)
@@ -62,7 +65,7 @@ class LogSetup:
         return "".join(line + "\n" for line in lines).encode()
 
     def open(self) -> None:
-        self.store = open_store(self.directory)
+        self.store = open_store(self.directory, self.factory)
         self.maps, self.tree = MapStore(), Tree()
         self.recorder = Recorder(self.store, self.clock)
         self.publisher = Publisher(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from audit.errors import Fatal, Refused
+from audit.mapstore import MapProof, MapStore
+from audit.prover import Prover
 from audit.publisher import (
     AUDIT_TIMEOUT_S,
     CLOCK_TOLERANCE_S,
@@ -25,7 +28,8 @@ from verifier.leaf import EnrolmentLeaf, EntryLeaf, MapLeaf, decode_leaf
 from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import SIGNATURE, SignerKey, cosign, format_signature_line, parse_note
-from verifier.policy import verify_quorum
+from verifier.policy import AUDITORS, NONE, Log, Policy, verify_quorum
+from verifier.proof import parse_proof
 
 CREATED, WRITTEN = Operation.CREATED, Operation.WRITTEN
 
@@ -251,3 +255,84 @@ def test_accept_cosignatures_refuses_a_size_that_was_not_signed(log: LogSetup) -
     target = log.publish()
     with pytest.raises(Refused, match="none of size 7"):
         log.publisher.accept_cosignatures(7, log.lines(target, log.witnesses), log.clock.now)
+
+
+def publisher_with(log: LogSetup, auditors: Policy | None) -> Publisher:
+    return Publisher(log.store, log.maps, log.tree, log.signer, log.witness_policy, auditors)
+
+
+def test_auditors_without_a_quorum_audit_nothing(log: LogSetup) -> None:
+    """`quorum none` is met by nobody's word: no tree is called audited by it, and no auditor is asked."""
+    asked_none = Policy(AUDITORS, (Log(log.signer.verifier_key, ""),), {}, {}, NONE)
+    log.publisher = publisher_with(log, asked_none)
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publisher.integrate_and_sign(log.clock.now)
+    assert target is not None
+    assert log.publisher.audit_target(log.clock.now) is None
+    accepted = log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses), log.clock.now)
+    assert (accepted.published, accepted.audited) == (True, False)
+
+
+def retained(log: LogSetup) -> list[int]:
+    return log.maps.versions(log.store.reader())
+
+
+def test_publisher_keeps_the_map_of_the_audited_tree_and_of_newer_ones(log: LogSetup) -> None:
+    """A map that a proof may ask for stays; older ones go once an audited tree takes their place."""
+    log.see(CREATED, 1, b"one", "a")
+    first = log.publisher.integrate_and_sign(log.clock.now)
+    assert first is not None
+    log.publisher.accept_cosignatures(first.size, log.lines(first, log.witnesses), log.clock.now)
+    log.see(CREATED, 2, b"two", "b")
+    second = log.publisher.integrate_and_sign(log.clock.now)
+    assert second is not None
+    log.publisher.accept_cosignatures(second.size, log.lines(second, log.witnesses), log.clock.now)
+    assert retained(log) == [first.size, second.size], "the first audit may be of either tree"
+    log.publisher.accept_cosignatures(first.size, log.lines(first, log.auditors), log.clock.now)
+    assert retained(log) == [first.size, second.size]
+    log.publisher.accept_cosignatures(second.size, log.lines(second, log.auditors), log.clock.now)
+    assert retained(log) == [second.size]
+    rows = log.store.reader().execute("SELECT count(*) FROM map_pages").fetchone()[0]
+    for i in range(5):
+        log.see(WRITTEN, 1, b"%d" % i)
+        log.publish()
+    assert log.store.reader().execute("SELECT count(*) FROM map_pages").fetchone()[0] == rows
+
+
+def test_publisher_without_auditors_keeps_the_map_of_the_newest_published_tree(log: LogSetup) -> None:
+    """Where nobody audits, proofs speak of the newest published tree, and no older map is kept."""
+    log.publisher = publisher_with(log, None)
+    log.see(CREATED, 1, b"one", "a")
+    log.publish()
+    log.see(CREATED, 2, b"two", "b")
+    target = log.publisher.integrate_and_sign(log.clock.now)
+    assert target is not None
+    assert len(retained(log)) == 2, "it is not published yet"
+    log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses), log.clock.now)
+    assert retained(log) == [target.size]
+
+
+def test_proof_is_not_disturbed_by_a_map_that_is_pruned_meanwhile(log: LogSetup) -> None:
+    """The map is pruned between a proof's choice of a tree and its look at the map; it still has its pages."""
+
+    class SlowMaps(MapStore):
+        """Reads nothing before the log has gone on."""
+
+        def prove(self, conn: sqlite3.Connection, key: bytes, version: int) -> MapProof:
+            for i in range(3):
+                log.see(WRITTEN, 1, b"%d" % i)
+                log.see(CREATED, 1000 + len(retained_then), b"x", f"new {len(retained_then)}")
+                log.publish()
+                retained_then.append(version in log.maps.versions(writer))
+            return super().prove(conn, key, version)
+
+    retained_then: list[bool] = []
+    writer = sqlite3.connect(log.store.path)
+    for i in range(1, 40):
+        log.see(CREATED, i, b"one", f"{i}")
+    log.publish()
+    proof = parse_proof(Prover(log.store, SlowMaps(cache_bytes=0), log.tree).prove(log.source, 1))
+    writer.close()
+    assert retained_then == [False] * 3, "nothing was pruned"
+    value = map_value(proof.map.seq, proof.map.head, proof.map.leaf_index)
+    verify_presence(proof.chain_id, value, proof.map.siblings, proof.map.root)

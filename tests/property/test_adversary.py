@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from hashlib import sha3_256
+from itertools import pairwise
 from typing import NamedTuple
 
 from hypothesis import settings
@@ -22,13 +23,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests import map_reference, reference
-from tests.builder import ORIGIN, History, World, content_of, sign_seal
+from tests.builder import ORIGIN, START, History, World, content_of, sign_seal
 from verifier.checkpoint import Checkpoint, format_checkpoint
-from verifier.entry import Argument, Operation, Part, Reverted, Seal, commit, decode_entry, encode_content, encode_entry
+from verifier.entry import (
+    Argument,
+    Operation,
+    Part,
+    Reverted,
+    Seal,
+    commit,
+    decode_entry,
+    decode_path,
+    encode_content,
+    encode_entry,
+)
 from verifier.errors import Malformed, Usage
 from verifier.leaf import MapLeaf, encode_leaf
+from verifier.map import map_value
 from verifier.note import Note, Signature, SignerKey, cosign, format_note, sign_note
-from verifier.proof import Line, Proof
+from verifier.proof import Included, Line, Proof, Since
 from verifier.verdict import Memory, Report, Verdict
 
 FILES = (1, 2)
@@ -38,6 +51,7 @@ MAX_AGE_S = 3_600
 QUORUM = 3
 COUNTS: Counter[str] = Counter()
 KEYS = World()  # keys and policies, made once
+BYTES = (b"one", b"two", b"evil", b"forged")
 
 
 class Event(NamedTuple):
@@ -50,13 +64,16 @@ class Event(NamedTuple):
     argument: Argument | None
 
 
+LOGGED: dict[bytes, Event] = {}  # what happened, by the leaf that says so
+
+
 class Item(NamedTuple):
     """One place in the server's log: an entry or a map commitment, in store and tree, and any lie about it."""
 
     file_id: int | None  # None: a map commitment
     line: Line | None = None  # what the store shows; None: it hides the entry
     leaf: bytes | None = None  # what the tree holds, if not what the store says
-    older: bool = False  # the map forgets the last entry of every chain here
+    older: bool = False  # the map names an older head here
 
 
 class Node:
@@ -100,23 +117,20 @@ def _hash(name: str, data: bytes) -> bytes:
 class Branch:
     """One of the logs that the server keeps: its items, and the world that they make."""
 
-    def __init__(self, items: list[Item], notes: dict[int, bytes], honest: bool) -> None:
+    def __init__(self, items: list[Item], honest: bool) -> None:
         self.items, self.honest = items, honest
-        self.world = world = bare_world()
+        self.cut: dict[int, History] = {}  # by tree size, the history that its lying map speaks of
+        self.world = bare_world()
         for item in items:
             self._add(item)
-        sizes = [size for size in notes if size in world.maps]
-        world.notes = {size: notes[size] for size in sizes}
 
     def _add(self, item: Item) -> None:
         world = self.world
         if item.file_id is None:
             mapped = dict(world.map)
             if item.older:
-                mapped.popitem()
-            world.leaves.append(
-                encode_leaf(MapLeaf(map_reference.build_map(mapped))) if item.leaf is None else item.leaf
-            )
+                self._name_older_head(mapped)
+            world.leaves.append(item.leaf or encode_leaf(MapLeaf(map_reference.build_map(mapped))))
             world.maps[len(world.leaves)] = mapped
         elif item.line is None:
             assert item.leaf is not None
@@ -124,16 +138,29 @@ class Branch:
         else:
             history = world.histories.setdefault(item.file_id, History(world.binding(item.file_id), 0, None))
             world.append(history, item.line, replay=False)
-            if item.leaf is not None:
+            if item.leaf is None:
+                LOGGED[world.leaves[-1]] = event_of(item.file_id, item.line)
+            else:
                 world.leaves[-1] = item.leaf
 
-    def record(self, event: Event) -> bytes:
-        """Logs an operation, and returns its leaf."""
+    def _name_older_head(self, mapped: dict[bytes, bytes]) -> None:
+        """The map of this tree leaves out the last entry of the chain that was written last."""
+        longer = [
+            history for history in self.world.histories.values() if history.chain.seq > 0 and len(history.records) > 1
+        ]
+        for history in sorted(longer, key=lambda h: h.records[-1].index)[-1:]:
+            head, record = history.chain.heads[-2], history.records[-2]
+            mapped[history.binding.chain_id] = map_value(history.chain.seq - 1, head, record.index)
+            self.cut[len(self.world.leaves) + 1] = short = History(history.binding, 0, None)
+            short.records = history.records[:-1]
+
+    def record(self, event: Event) -> None:
+        """Logs an operation, in store and tree."""
         file_id, operation, data, path, argument = event
         line = self.world.record(file_id, operation, data, path, argument, replay=False)
         KEYS._salts = self.world._salts
         self.items.append(Item(file_id, line))
-        return self.world.leaves[-1]
+        LOGGED[self.world.leaves[-1]] = event
 
     def commit_map(self, older: bool) -> None:
         item = Item(None, older=older and bool(self.world.map))
@@ -153,9 +180,9 @@ class Adversary(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         COUNTS["schedules"] += 1
-        self.now = KEYS.now
-        self.branches = [Branch([], {}, True)]
-        self.logged: dict[bytes, Event] = {}
+        self.now, KEYS.now, KEYS._salts = START, START, 0  # the same draws give the same bytes
+        LOGGED.clear()
+        self.branches = [Branch([], True)]
         self.texts: dict[bytes, list[bytes]] = {}  # checkpoint text -> all leaves of its tree
         self.lines: dict[bytes, dict[str, list[Signature]]] = {}  # text -> key name -> its lines, oldest first
         self.witnessed: dict[bytes, list[tuple[int, str]]] = {}  # text -> honest witnesses' times and names
@@ -166,8 +193,13 @@ class Adversary(RuleBasedStateMachine):
         self.seals: list[tuple[int, Seal]] = []
         self.seen_checkpoint: bytes | None = None
         self.seen_size = 0
+        self.seen_leaves: list[bytes] = []
         self.honest = [Node(s, False) for s in KEYS.witnesses[1:]] + [Node(s, True) for s in KEYS.auditors[2:]]
         self.liars = [KEYS.witnesses[0], *KEYS.auditors[:2]]
+        for file_id, data in ((1, b"one"), (2, b"two"), (1, b"two")):
+            known = self.branches[0].world.histories.get(file_id)
+            operation = Operation.WRITTEN if known else Operation.CREATED
+            self.branches[0].record(Event(file_id, operation, data, f"{file_id}.txt", None))
 
     # -- what the server does to its logs ---------------------------------------------------------------------
 
@@ -190,18 +222,18 @@ class Adversary(RuleBasedStateMachine):
             older = [seq for seq in chain.versions if seq < chain.version]
             target = data.draw(st.sampled_from(older)) if older else 0
             known = self.data_at(branch, file_id, target)
-            event = data.draw(
-                st.sampled_from(
-                    [
-                        Event(file_id, Operation.WRITTEN, content, path, None),
-                        Event(file_id, Operation.ALTERED, content, path, None),
-                        Event(file_id, Operation.MOVED, self.data_of(branch, file_id), path + "x", None),
-                        Event(file_id, Operation.REVERTED, known, path, Reverted(target)),
-                        Event(file_id, Operation.DELETED, None, None, None),
-                    ]
-                )
-            )
-        self.logged[branch.record(event)] = event
+            current = self.data_of(branch, file_id)
+            events = [
+                Event(file_id, Operation.WRITTEN, content, path, None),
+                Event(file_id, Operation.MOVED, current, path + "x", None),
+                Event(file_id, Operation.DELETED, None, None, None),
+            ]
+            if content != current:
+                events.append(Event(file_id, Operation.ALTERED, content, path, None))
+            if older:
+                events.append(Event(file_id, Operation.REVERTED, known, path, Reverted(target)))
+            event = data.draw(st.sampled_from(events))
+        branch.record(event)
 
     @precondition(lambda self: self.seals)
     @rule(data=st.data())
@@ -210,8 +242,7 @@ class Adversary(RuleBasedStateMachine):
         branch = data.draw(st.sampled_from(self.branches))
         file_id, seal = data.draw(st.sampled_from(self.seals))
         if file_id in branch.world.histories and len(branch.items) < MAX_LEAVES:
-            event = Event(file_id, Operation.SEALED, None, None, seal)
-            self.logged[branch.record(event)] = event
+            branch.record(Event(file_id, Operation.SEALED, None, None, seal))
 
     @precondition(lambda self: len(self.branches) < MAX_BRANCHES)
     @rule(data=st.data())
@@ -242,14 +273,11 @@ class Adversary(RuleBasedStateMachine):
         elif lie == "repeat":
             items.insert(at, item)
         elif lie == "forget":
-            items[at:] = [
-                i._replace(line=None, leaf=x) for i, x in zip(items[at:], branch.world.leaves[at:], strict=True)
-            ]
-            items = [i._replace(file_id=1) if i.line is None else i for i in items]
+            items[at:] = [Item(1, None, leaf) for leaf in branch.world.leaves[at:]]
         self.add_branch(branch, items)
 
     def add_branch(self, branch: Branch, items: list[Item]) -> None:
-        made = Branch(list(items), {}, False)
+        made = Branch(list(items), False)
         for size in made.world.maps:
             text = self.text_of(made.world, size)
             if text in self.lines:
@@ -266,7 +294,7 @@ class Adversary(RuleBasedStateMachine):
             return
         branch.commit_map(older)
         branch.honest = branch.honest and not older
-        self.cosign(branch, len(branch.world.leaves), 31 if data.draw(st.booleans()) else asked)
+        self.cosign(branch, len(branch.world.leaves), data.draw(st.sampled_from([31, 31, 31, asked])))
 
     @precondition(lambda self: any(b.world.notes for b in self.branches))
     @rule(data=st.data(), asked=st.integers(0, 31))
@@ -303,37 +331,42 @@ class Adversary(RuleBasedStateMachine):
         lines = self.lines[text]
         return format_note(Note(text, tuple(kept[max(pick, -len(kept))] for kept in lines.values())))
 
-    @rule(seconds=st.sampled_from([1, 60, MAX_AGE_S // 2, 2 * MAX_AGE_S]))
+    @rule(seconds=st.sampled_from([1, 60, 60, MAX_AGE_S // 2, 2 * MAX_AGE_S]))
     def wait(self, seconds: int) -> None:
         self.now += seconds
 
     # -- what it shows, and what the verifiers say ------------------------------------------------------------
 
     @precondition(lambda self: any(b.world.notes and b.world.histories for b in self.branches))
-    @rule(data=st.data(), mends=st.booleans())
-    def show(self, data: st.DataObject, mends: bool) -> None:
-        """Makes a proof out of a branch, bends it, and shows it for some path and bytes."""
-        proof = self.make_proof(data)
-        if proof is None:
-            return
-        for _ in range(data.draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
-            proof = self.bend(data, proof)
-        file_id = data.draw(st.sampled_from([proof.file_id, *FILES]))
-        guesses = [(e.path, e.data) for e in self.logged.values() if e.data is not None]
-        path, content = self.state_shown(proof) if data.draw(st.booleans()) else data.draw(st.sampled_from(guesses))
-        for memory in (Memory(), self.memory_of(file_id)):
-            self.ask(proof, file_id, path, content, memory)
+    @rule(data=st.data())
+    def show(self, data: st.DataObject) -> None:
+        """Makes proofs out of the branches, bends them, and shows them for some path and bytes."""
+        for _ in range(data.draw(st.integers(1, 4))):
+            proof = self.make_proof(data)
+            for _ in range(data.draw(st.sampled_from([0, 0, 0, 1, 1, 2])) if proof else 0):
+                proof = self.bend(data, proof)
+            if proof is not None:
+                self.show_proof(data, proof)
+
+    def show_proof(self, data: st.DataObject, proof: Proof) -> None:
+        file_id = data.draw(st.sampled_from([proof.file_id, proof.file_id, proof.file_id, *FILES]))
+        shown_path, shown = self.state_shown(proof)
+        path = data.draw(st.sampled_from([shown_path, shown_path, shown_path, shown_path, "1.txt", "2.txt", "1.txtx"]))
+        content = data.draw(st.sampled_from([shown, shown, shown, *BYTES]))
+        self.ask(proof, file_id, path, content, Memory())
+        self.ask(proof, file_id, path, content)
 
     @precondition(lambda self: any(b.honest and b.world.notes for b in self.branches))
-    @rule(data=st.data())
-    def show_honestly(self, data: st.DataObject) -> None:
+    @rule()
+    def show_honestly(self) -> None:
         """An honest log's honest proof, fully signed, is VERIFIED or says what stands against the file."""
         branch = self.branches[0]
         size = len(branch.world.leaves)
         if not branch.honest or size not in branch.world.notes:
             return
         leaves = branch.world.leaves
-        if any(leaves[: len(node.seen)] != node.seen for node in self.honest) or self.seen_size > size:
+        known = [*(node.seen for node in self.honest), self.seen_leaves]
+        if any(leaves[: len(seen)] != seen for seen in known):
             return
         self.cosign(branch, size, 31)
         for file_id, history in branch.world.histories.items():
@@ -341,43 +374,38 @@ class Adversary(RuleBasedStateMachine):
             if state(events) is None or any(e.operation is Operation.SEALED for e in events):
                 continue
             path, content = state(events) or ("", b"")
-            pinned = self.seen_size if self.seen_checkpoint else None
-            if pinned is not None and self.seen_checkpoint not in self.notes_of(leaves):
-                continue
-            report = self.ask(
-                branch.world.prove(file_id, pinned=pinned), file_id, path, content, self.memory_of(file_id)
-            )
+            proof = branch.world.prove(file_id, pinned=self.seen_size or None)
+            proof = proof._replace(first=None, before=None)  # those trees may lack their quorum
+            report = self.ask(proof, file_id, path, content)
             assert report is not None
             assert report.verdict is Verdict.VERIFIED, (report.findings, history.binding.file_id)
             COUNTS["honest proofs"] += 1
 
-    def notes_of(self, leaves: list[bytes]) -> set[bytes]:
-        """All notes over beginnings of these leaves that were ever made with the newest lines."""
-        return {
-            note
-            for text, known in self.texts.items()
-            if leaves[: len(known)] == known
-            for note in [self.seen_checkpoint or b""]
-            if note.startswith(text)
-        }
-
     def make_proof(self, data: st.DataObject) -> Proof | None:
         branch = data.draw(st.sampled_from([b for b in self.branches if b.world.notes and b.world.histories]))
         world = branch.world
-        size = data.draw(st.sampled_from([max(world.notes), *world.notes]))
+        size = data.draw(st.sampled_from([max(world.notes), *world.notes, *(branch.cut.keys() & world.notes.keys())]))
         ready = [f for f, h in world.histories.items() if h.records and h.records[0].index < size]
         ready = [f for f in ready if world.histories[f].binding.chain_id in world.maps[size]]
         if not ready:
             return None
         pinned = self.seen_size if 0 < self.seen_size <= size and data.draw(st.booleans()) else None
-        proof = world.prove(data.draw(st.sampled_from(ready)), size=size, pinned=pinned)
+        history = branch.cut.get(size) if data.draw(st.booleans()) else None
+        file_id = data.draw(st.sampled_from(ready)) if history is None else history.binding.file_id
+        proof = world.prove(file_id, size=size, pinned=pinned, history=history)
+        bigger = [later for later in world.notes if later > size and history is None]
+        if bigger and data.draw(st.booleans()):  # the old state, in a tree that knows a newer one
+            onto = world.prove(file_id, size=max(bigger), pinned=pinned)
+            proof = self.graft(proof, onto, data.draw(st.booleans()))
         self.proofs.append(proof)
         return proof
 
     def bend(self, data: st.DataObject, proof: Proof) -> Proof:
         """Splices in a part of another proof, an old note, or entries in another order."""
         other = data.draw(st.sampled_from(self.proofs))
-        kind = data.draw(st.sampled_from(["part", "part", "note", "entries", "index", "id"]))
+        kind = data.draw(st.sampled_from(["graft", "part", "part", "note", "entries", "index", "id"]))
+        if kind == "graft":
+            return self.graft(proof, other, data.draw(st.booleans()))
         if kind == "part":
             field = data.draw(st.sampled_from(Proof._fields))
             return proof._replace(**{field: getattr(other, field)})
@@ -391,7 +419,32 @@ class Adversary(RuleBasedStateMachine):
             return proof._replace(map=proof.map._replace(leaf_index=data.draw(st.integers(0, MAX_LEAVES))))
         return proof._replace(file_id=data.draw(st.sampled_from(FILES)))
 
-    def ask(self, proof: Proof, file_id: int, path: str | None, content: bytes | None, memory: Memory) -> Report | None:
+    def graft(self, proof: Proof, onto: Proof, committed: bool) -> Proof:
+        """The history and map of one proof in the tree of another, with all that can be made for it there."""
+        leaves = self.texts[onto.checkpoint.partition(b"\n\n")[0] + b"\n"]
+        indices = [proof.map.leaf_index, 0 if proof.current is None else proof.current.leaf_index]
+        if max(indices) >= len(leaves):
+            return onto
+        last, current = (reference.path(index, leaves) for index in indices)
+        size = proof.sealed.size if proof.sealed else 0
+        return proof._replace(
+            map=proof.map._replace(root=onto.map.root) if committed else proof.map,
+            checkpoint=onto.checkpoint,
+            commitment=onto.commitment,
+            last=last,
+            current=None if proof.current is None else Included(indices[1], current),
+            first=None,
+            before=None,
+            pinned=onto.pinned,
+            sealed=Since(size, reference.consistency(size, leaves)) if 0 < size <= len(leaves) else None,
+        )
+
+    def ask(
+        self, proof: Proof, file_id: int, path: str | None, content: bytes | None, memory: Memory | None = None
+    ) -> Report | None:
+        """Asks the verifier that remembers, or, with an empty memory, one that never saw anything."""
+        remembers = memory is None
+        memory = memory or self.memory_of(file_id)
         KEYS.now = self.now
         try:
             report = KEYS.verify(proof, content, memory, path=path, file_id=file_id, max_age_s=MAX_AGE_S)
@@ -399,11 +452,13 @@ class Adversary(RuleBasedStateMachine):
             COUNTS["malformed"] += 1
             return None
         COUNTS[report.verdict.value] += 1
-        remembers = memory is not None and memory.path_file_id == -1 or memory.checkpoint is self.seen_checkpoint
         if report.verdict is Verdict.VERIFIED:
             self.check_true(report, file_id, path, content)
+            seen = self.seen_leaves if remembers else []
+            assert self.accepted[-1][: len(seen)] == seen, "older than what was seen"
         if remembers and report.pins_checkpoint and report.checkpoint is not None:
             self.seen_checkpoint, self.seen_size = report.proof.checkpoint, report.checkpoint.size
+            self.seen_leaves = self.texts[format_checkpoint(report.checkpoint)]
         if remembers and report.pins_chain:
             self.memory[file_id] = Memory(None, report.proof)
             self.seal(report, file_id)
@@ -430,9 +485,7 @@ class Adversary(RuleBasedStateMachine):
         """The operations that these leaves log for a file, in order."""
         chain_id = KEYS.binding(file_id).chain_id
         mine = [leaf for leaf in leaves if leaf[0] == 1 and leaf[1:33] == chain_id]
-        return (
-            [self.logged[leaf] for leaf in mine if leaf in self.logged] if all(x in self.logged for x in mine) else []
-        )
+        return [LOGGED[leaf] for leaf in mine]
 
     def check_true(self, report: Report, file_id: int, path: str | None, content: bytes | None) -> None:
         """VERIFIED is said of the last logged state alone, in the one history, and no later than it may be said."""
@@ -458,9 +511,7 @@ class Adversary(RuleBasedStateMachine):
     @invariant()
     def witnesses_keep_one_history(self) -> None:
         """The model itself: with ov - 1 liars no two trees with a quorum exclude each other."""
-        for (_, one), (_, two) in zip(
-            getattr(self, "published", [])[:-1], getattr(self, "published", [])[1:], strict=True
-        ):
+        for (_, one), (_, two) in pairwise(self.published if hasattr(self, "published") else []):
             short, long = sorted((one, two), key=len)
             assert long[: len(short)] == short
 
@@ -471,20 +522,14 @@ class Adversary(RuleBasedStateMachine):
         """The bytes behind a step as the branch's store shows it."""
         records = branch.world.histories[file_id].records
         opening = records[seq].line.content if seq < len(records) else None
-        return self.plain(opening)
-
-    def plain(self, opening: bytes | None) -> bytes | None:
-        for data in (b"one", b"two", b"evil", b"forged"):
-            if opening is not None and opening[32:] == encode_content(content_of(data)):
-                return data
-        return None
+        return plain(opening)
 
     def state_shown(self, proof: Proof) -> tuple[str | None, bytes | None]:
         """The path and bytes that the entries of a proof speak of."""
         path, content = None, None
         for line in proof.entries:
             path = line.path[32:].decode() if line.path and line.path[32:] else path
-            content = self.plain(line.content) or content
+            content = plain(line.content) or content
         return path, content
 
 
@@ -504,6 +549,21 @@ def state(events: list[Event]) -> tuple[str | None, bytes | None] | None:
     return None if gone or tainted or not events else (path, content)
 
 
+def plain(opening: bytes | None) -> bytes | None:
+    """The bytes that an opened content part speaks of."""
+    for data in BYTES:
+        if opening is not None and opening[32:] == encode_content(content_of(data)):
+            return data
+    return None
+
+
+def event_of(file_id: int, line: Line) -> Event:
+    """What an entry says, all of its parts open."""
+    entry = decode_entry(line.entry)
+    path = None if line.path is None else decode_path(line.path[32:])
+    return Event(file_id, entry.operation, plain(line.content), path, entry.argument)
+
+
 def rewritten(line: Line) -> Line:
     """The same entry over other bytes, with its own opening."""
     opening = bytes(32) + encode_content(content_of(b"forged"))
@@ -512,7 +572,7 @@ def rewritten(line: Line) -> Line:
 
 
 TestAdversary = Adversary.TestCase
-TestAdversary.settings = settings(max_examples=20, stateful_step_count=30)
+TestAdversary.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 def test_adversary_was_not_idle() -> None:

@@ -149,6 +149,8 @@ def slow_taints(steps: list[Step]) -> set[Taint]:
             target = entry.argument.target
             if MISSING not in (item.content, steps[target].content):
                 found = {t for t in found if t.kind is not TaintKind.ALTERED or t.seq <= target}
+            if steps[target].entry.operation is Operation.ALTERED:
+                found.add(Taint(CHAIN, target, TaintKind.ALTERED))
         if isinstance(entry.argument, Seal):
             found = {t for t in found if (t.chain_id, t.seq) not in entry.argument.accepts}
     return found
@@ -156,13 +158,14 @@ def slow_taints(steps: list[Step]) -> set[Taint]:
 
 def slow_mending(steps: list[Step]) -> set[int]:
     """The versions on which the clearing of some alteration rests, while no seal accepts that alteration."""
-    found: set[int] = set()
+    rests: dict[Taint, set[int]] = {}
     for item in steps:
         if isinstance(item.entry.argument, Reverted):
             seq, target = item.entry.seq, item.entry.argument.target
-            if len(slow_taints(steps[:seq])) > len(slow_taints(steps[: seq + 1])):
-                found |= {seq, target}
-    return found
+            before, after = slow_taints(steps[:seq]), slow_taints(steps[: seq + 1])
+            rests |= {taint: {seq, target} for taint in before - after}
+            rests = {taint: versions for taint, versions in rests.items() if taint not in after}
+    return set().union(*rests.values())
 
 
 def slow_part(rule: str, got: object, before: object, named: object) -> bool:

@@ -569,6 +569,9 @@ def test_verify_refuses_leaf_that_set_the_content_outside_the_log() -> None:
     assert proof.current is not None
     assert ask(world, proof=proof) == VERIFIED
     assert ask(world, proof=proof._replace(current=None)) == ("NOT PROVEN", "broken-proof")
+    written = created(b"one", b"two").prove(1)
+    with pytest.raises(Malformed, match="want null"):  # where the last leaf set the content, it is shown once
+        ask(world, proof=written._replace(current=proof.current), path="a.txt")
     other = Included(proof.current.leaf_index, reference.path(0, world.leaves))
     assert ask(world, proof=proof._replace(current=other)) == ("NOT PROVEN", "broken-proof")
 

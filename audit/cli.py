@@ -1,0 +1,99 @@
+"""The server's command line: which command, its options, and what becomes of errors. No logic of its own.
+
+    nextcloud-audit serve --data DIR --source folder:/srv/letters
+
+    0 done   1 fsck found something   4 malformed input, usage, or what can't be now   70 a fault of the program
+
+Only the module of the command that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from importlib import import_module
+
+from audit.errors import AuditError, Fatal
+from verifier import outcome
+from verifier.cli import PROGRAM, Parser
+from verifier.errors import Error
+from verifier.words import escape
+
+# Words -> module: it has DESCRIPTION, EXAMPLES, add_arguments(parser) and run(args).
+COMMANDS = {
+    ("init",): "audit.commands.init",
+    ("serve",): "audit.commands.serve",
+    ("record",): "audit.commands.record",
+    ("fsck",): "audit.commands.fsck",
+    ("node", "init"): "audit.commands.node_init",
+    ("node", "serve"): "audit.commands.node_serve",
+    ("node", "allow"): "audit.commands.node_allow",
+}
+NODE = """usage: nextcloud-audit node COMMAND ...     (COMMAND --help says more)
+
+  init    make the keys and the memory of a node that cosigns other people's logs
+  serve   run it
+  allow   watch a log from now on"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one server command and returns its exit code. Nothing but SystemExit of --help leaves this function."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return outcome.INTERRUPTED
+    except Exception as error:
+        return _failed(error, "--json" in words)
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["demo"]:
+        from audit.demo import main as demo
+
+        return int(demo(words[1:]))
+    if words == ["node"] or words[:2] in (["node", "--help"], ["node", "-h"]):
+        print(NODE, file=sys.stdout if words[1:] else sys.stderr)
+        return 0 if words[1:] else outcome.USAGE
+    count = 2 if words[:1] == ["node"] else 1
+    name = COMMANDS.get(tuple(words[:count]))
+    if name is None:
+        known = ", ".join(" ".join(command) for command in (*COMMANDS, ("demo",)))
+        print(f"{PROGRAM}: there is no command {' '.join(words[:count])!a}, want one of {known}", file=sys.stderr)
+        return outcome.USAGE
+    command = import_module(name)
+    prog = " ".join((PROGRAM, *words[:count]))
+    parser: ArgumentParser = Parser(prog=prog, description=command.DESCRIPTION, epilog=command.EXAMPLES)
+    command.add_arguments(parser)
+    args: Namespace = parser.parse_args(words[count:])
+    return int(command.run(args))
+
+
+def _failed(error: Exception, as_data: bool) -> int:
+    code, reason = _judge(error)
+    message = str(error) if code == outcome.USAGE else f"{error!r}"
+    if code == outcome.FAULT:
+        import traceback
+
+        traceback.print_exc()
+    if as_data:
+        print(outcome.format_json({"exit": code, "error": {"reason": reason, "message": message}}), flush=True)
+    else:
+        print(f"{PROGRAM}: {escape(message)}", file=sys.stderr)
+    return code
+
+
+def _judge(error: Exception) -> tuple[int, str]:
+    """Exit code and stable word."""
+    if isinstance(error, Error):
+        return outcome.USAGE, outcome.error_reason(error)
+    if isinstance(error, AuditError) and not isinstance(error, Fatal):
+        return outcome.USAGE, "refused"
+    return outcome.FAULT, "fault"

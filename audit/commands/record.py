@@ -1,0 +1,68 @@
+"""`nextcloud-audit record`: one scan of a folder, with progress, then exit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+
+from audit.commands import common
+from audit.directory import locked, open_log
+from audit.folder import Progress
+from audit.recorder import Recorder
+from audit.scanning import Summary, add_folder, scan_folder
+from verifier.words import escape
+
+DESCRIPTION = "Scan a source once and record what changed. Publishing is `serve`'s work."
+EXAMPLES = """examples:
+  nextcloud-audit record --data /var/lib/nextcloud-audit --source folder:/srv/letters
+  nextcloud-audit record --data ... --source folder:/srv/letters --full      read every byte again"""
+
+SHOWN_PROBLEMS = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    common.add_data(parser, "the log's directory")
+    parser.add_argument("--source", metavar="folder:PATH", required=True, help="what to scan")
+    parser.add_argument("--full", action="store_true", help="read every file again, changed or not")
+    common.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    with locked(args.data):
+        log = open_log(args.data)
+        try:
+            source = add_folder(log.store, args.source)
+            show = show_progress if sys.stderr.isatty() else None
+            recorder = Recorder(log.store, time.time)
+            summary = scan_folder(log.store, recorder, source, full=args.full, exclude=[args.data], progress=show)
+            if show:
+                print(file=sys.stderr)
+        finally:
+            log.store.close()
+    common.emit(args, summary_data(summary), summary_text(summary))
+    return 0
+
+
+def show_progress(progress: Progress) -> None:
+    """One line that is written over and over."""
+    total = "?" if progress.files_total is None else str(progress.files_total)
+    done, size = progress.bytes_hashed >> 20, progress.bytes_total >> 20
+    print(f"\r{progress.files_seen} of {total} files, {done} of {size} MiB read ", end="", file=sys.stderr, flush=True)
+
+
+def summary_data(summary: Summary) -> dict[str, object]:
+    problems = [{"path": p.path, "reason": p.reason, "detail": p.detail} for p in summary.problems]
+    return {"source": summary.source_id, **summary.counts, "migrated": summary.migrated, "problems": problems}
+
+
+def summary_text(summary: Summary) -> str:
+    counted = ", ".join(f"{count} {word}" for word, count in summary.counts.items() if count) or "nothing new"
+    lines = [f"{summary.source_id}: {counted}"]
+    if summary.migrated:
+        lines.append(f"{summary.migrated} chains carried over to the enrolled owner")
+    for problem in summary.problems[:SHOWN_PROBLEMS]:
+        lines.append(f"  not covered: {escape(problem.path) or '.'}: {problem.reason} ({escape(problem.detail)})")
+    if len(summary.problems) > SHOWN_PROBLEMS:
+        lines.append(f"  and {len(summary.problems) - SHOWN_PROBLEMS} more (--json lists all)")
+    return "\n".join(lines)

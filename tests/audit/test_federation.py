@@ -1,0 +1,320 @@
+"""Couriers and peers: what a cosigner may answer, and what the log makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from audit.errors import Conflict, Fatal, PeerFailed
+from audit.federation import (
+    MAX_BACKOFF_S,
+    MAX_CONFLICTS,
+    MAX_RETRY_AFTER_S,
+    AuditorCourier,
+    Busy,
+    Courier,
+    Desk,
+    Federation,
+    Peer,
+    Regression,
+    Unknown,
+    WitnessCourier,
+    backoff,
+    make_client,
+)
+from audit.publisher import Accepted, Target
+from audit.witness import parse_request
+from tests.audit.log_setup import LogSetup
+from tests.fakes import NOW
+from verifier.entry import Operation
+from verifier.note import MAX_NOTE_SIZE, cosign, format_signature_line, parse_note
+
+Handler = Callable[[httpx.Request], httpx.Response]
+SIZE = {"content-type": "text/x.tlog.size"}
+
+
+class Answers(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
+    """A peer that answers as told, its body in pieces as from a socket."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        told = self._handler(request)
+        self._body = told.content
+        return httpx.Response(told.status_code, headers=told.headers, stream=self)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), 1000):
+            yield self._body[start : start + 1000]
+
+
+def ask(handler: Handler, what: Callable[[Peer], Any]) -> Any:
+    """Runs one request against a peer that answers so."""
+
+    async def run() -> Any:
+        async with httpx.AsyncClient(transport=Answers(handler)) as client:
+            return await what(Peer(client, "ada", "http://ada.test/prefix/"))
+
+    return asyncio.run(run())
+
+
+def answering(status: int, body: bytes = b"", **headers: str) -> Handler:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda request: httpx.Response(status, content=body, headers=named)
+
+
+def test_peer_sends_what_the_witness_parses() -> None:
+    """Old size, proof and note arrive as an add-checkpoint request below the peer's prefix."""
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, content=b"line\n")
+
+    note = "log.example/x\n5\n{0}=\n\n\u2014 log.example/x {0}=\n".format("A" * 43).encode()
+    assert ask(handler, lambda peer: peer.cosign(note, 3, [b"\1" * 32])) == b"line\n"
+    assert str(seen[0].url) == "http://ada.test/prefix/add-checkpoint"
+    request = parse_request(seen[0].content)
+    assert (request.old_size, request.proof, request.checkpoint.size) == (3, (b"\1" * 32,), 5)
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (answering(302, location="http://ada.test/other"), PeerFailed),
+        (answering(200, b"x" * (MAX_NOTE_SIZE + 1)), PeerFailed),
+        (answering(500, b"x" * 1_000_000), PeerFailed),
+        (answering(409, b"7\n"), PeerFailed),
+        (answering(409, b"07\n", content_type="text/x.tlog.size"), PeerFailed),
+        (answering(409, b"\xff\n", content_type="text/x.tlog.size"), PeerFailed),
+        (answering(404), Unknown),
+        (answering(422, b"inconsistent"), PeerFailed),
+        (answering(503), Busy),
+    ],
+)
+def test_peer_refuses_what_is_no_answer(handler: Handler, error: type[Exception]) -> None:
+    """Redirects are not followed, bodies are bounded, sizes strict, and every failure is the peer's."""
+    with pytest.raises(error):
+        ask(handler, lambda peer: peer.cosign(b"note\n", 0, []))
+
+
+def test_peer_reads_the_known_size() -> None:
+    """The body of a 409 is the size that the witness knows."""
+    with pytest.raises(Conflict) as caught:
+        ask(answering(409, b"7\n", content_type="text/x.tlog.size"), lambda peer: peer.cosign(b"note\n", 0, []))
+    assert caught.value.known_size == 7
+
+
+@pytest.mark.parametrize(("header", "want"), [("5", 5), ("99999", MAX_RETRY_AFTER_S), ("soon", 0), ("-1", 0)])
+def test_peer_may_ask_for_patience_within_bounds(header: str, want: float) -> None:
+    """Retry-After counts where it is a number, up to a bound."""
+    with pytest.raises(Busy) as caught:
+        ask(answering(503, retry_after=header), lambda peer: peer.audit(b"note\n"))
+    assert caught.value.retry_s == want
+
+
+def test_peer_that_cannot_be_reached_has_failed() -> None:
+    """A network error names its kind, and shows nothing of the environment."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("secret path", request=request)
+
+    with pytest.raises(PeerFailed, match="^ada: ConnectError$"):
+        ask(handler, lambda peer: peer.audit(b"note\n"))
+
+
+def test_client_follows_nothing_and_trusts_no_environment() -> None:
+    """No redirects, no proxies from the environment."""
+    client = make_client()
+    assert not client.follow_redirects
+    assert not client.trust_env
+    asyncio.run(client.aclose())
+
+
+def test_backoff_grows_is_bounded_and_spreads() -> None:
+    """Pauses double up to a bound, and chance takes up to half of each away."""
+    longest = [backoff(n, lambda: 1.0) for n in range(1, 40)]
+    assert longest[:3] == [0.5, 1.0, 2.0]
+    assert longest == sorted(longest)
+    assert longest[-1] == MAX_BACKOFF_S
+    assert backoff(40, lambda: 0.0) == MAX_BACKOFF_S / 2
+
+
+class FakeWitness:
+    """Knows a size; `script` says what the next requests get instead."""
+
+    def __init__(self, script: list[Exception | bytes]) -> None:
+        self.script, self.asked = script, list[tuple[int, int]]()
+
+    async def cosign(self, note: bytes, old_size: int, proof: list[bytes]) -> bytes:
+        self.asked.append((old_size, len(proof)))
+        answer = self.script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def audit(self, note: bytes) -> bytes:
+        return await self.cosign(note, 0, [])
+
+
+class FakePublisher:
+    """Takes the lines of those that it is told."""
+
+    def __init__(self, valid: tuple[str, ...] = ("ada",), refused: tuple[str, ...] = ()) -> None:
+        self.accepted = Accepted(valid, refused, True, True)
+
+    def consistency(self, old_size: int, size: int) -> list[bytes]:
+        return [bytes(32)] * old_size
+
+    def accept_cosignatures(self, size: int, lines: bytes, now: int) -> Accepted:
+        return self.accepted
+
+
+TARGET = Target(9, bytes(32), b"note")
+
+
+def witness_courier(peer: FakeWitness, log: FakePublisher, heard: list[Accepted]) -> WitnessCourier:
+    return WitnessCourier("ada", peer, log, lambda: NOW, lambda target, accepted: heard.append(accepted))
+
+
+def test_witness_is_asked_again_from_the_size_that_it_names() -> None:
+    """After a 409 the consistency proof starts at its size; the next target starts where this one ended."""
+    peer, heard = FakeWitness([Conflict(4), b"line", b"line"]), list[Accepted]()
+    courier = witness_courier(peer, FakePublisher(), heard)
+    asyncio.run(courier.ask(TARGET))
+    asyncio.run(courier.ask(TARGET._replace(size=12)))
+    assert peer.asked == [(0, 0), (4, 4), (9, 9)]
+    assert len(heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "log", "message"),
+    [
+        ([Conflict(10)], FakePublisher(), "has seen size 10, this tree has 9"),
+        ([Conflict(n % 2) for n in range(MAX_CONFLICTS)], FakePublisher(), "another size each time"),
+        ([b"line"], FakePublisher((), ("ada",)), "does not hold"),
+        ([b"line"], FakePublisher(()), "no line of its key"),
+    ],
+)
+def test_witness_that_does_not_cosign_has_failed(script: list[Any], log: FakePublisher, message: str) -> None:
+    """Sizes beyond ours, sizes that jump, forged and missing lines: all are failures of that witness alone."""
+    with pytest.raises(PeerFailed, match=message):
+        asyncio.run(witness_courier(FakeWitness(script), log, []).ask(TARGET))
+
+
+def test_auditor_that_is_ahead_is_left_alone() -> None:
+    """An auditor which signed a later target has nothing to say about this one; one that is behind has failed."""
+
+    def courier(known: int) -> AuditorCourier:
+        return AuditorCourier("ada", FakeWitness([Conflict(known)]), FakePublisher(), lambda: NOW, lambda *_: None)
+
+    asyncio.run(courier(10).ask(TARGET))
+    with pytest.raises(PeerFailed, match="size 3 only"):
+        asyncio.run(courier(3).ask(TARGET))
+
+
+def test_courier_takes_the_newest_target_and_goes_on_after_failures() -> None:
+    """Targets that came up meanwhile are skipped, failures are counted and said once, success clears them."""
+    sizes, said = list[int](), list[str]()
+
+    async def story() -> None:
+        desk, failing, done = Desk(), asyncio.Event(), asyncio.Event()
+        failing.set()
+
+        async def carry(target: Target) -> None:
+            sizes.append(target.size)
+            if len(sizes) == 1:
+                desk.put(TARGET._replace(size=2))
+                desk.put(TARGET._replace(size=3))
+            if len(sizes) < 4:
+                raise PeerFailed("ada: down")
+            done.set()
+
+        courier = Courier("witness", "ada", desk, carry, lambda failures: 0, said.append)
+        desk.put(TARGET._replace(size=1))
+        task = asyncio.create_task(courier.run())
+        await done.wait()
+        await asyncio.sleep(0)
+        assert courier.failures == 0
+        task.cancel()
+
+    asyncio.run(story())
+    assert sizes == [1, 3, 3, 3]
+    assert said == ["witness ada: down", "witness ada: cosigns again"]
+
+
+def test_courier_waits_no_longer_when_there_is_something_newer() -> None:
+    """A pause after a failure ends with the next target."""
+
+    async def story() -> None:
+        desk, asked = Desk(), asyncio.Queue[int]()
+
+        async def carry(target: Target) -> None:
+            asked.put_nowait(target.size)
+            raise PeerFailed("ada: down")
+
+        desk.put(TARGET)
+        task = asyncio.create_task(Courier("witness", "ada", desk, carry, lambda failures: 3600).run())
+        async with asyncio.timeout(10):
+            assert await asked.get() == 9
+            desk.put(TARGET._replace(size=10))
+            assert await asked.get() == 10
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_courier_ends_on_fatal() -> None:
+    """What we no longer know about our own disk is no failure of a peer."""
+
+    async def story() -> None:
+        async def carry(_: Target) -> None:
+            raise Fatal("log.db")
+
+        desk = Desk()
+        desk.put(TARGET)
+        await Courier("witness", "ada", desk, carry).run()
+
+    with pytest.raises(Fatal):
+        asyncio.run(story())
+
+
+def test_federation_finds_a_regression(tmp_path: Path) -> None:
+    """[R] A witness that shows a tree which we signed and no longer have stops us; anything else it shows does not."""
+    log = LogSetup(tmp_path)
+    log.see(Operation.CREATED, 1, b"one", "a")
+    target = log.publish()
+    key = log.signer.verifier_key
+    ours = log.publisher.published()
+    assert ours is not None
+    policy = log.witness_policy
+    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
+    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0})
+
+    def check(shown: Handler, root_of: Callable[[int], bytes | None]) -> int:
+        async def run() -> int:
+            async with httpx.AsyncClient(transport=Answers(shown)) as client:
+                none = log.auditor_policy._replace(witnesses={})
+                federation = Federation(client, log.publisher, policy, none, log.clock, lambda *_: None)
+                await federation.check_regression(key, root_of)
+                return federation._witness_work[0].known_size
+
+        return asyncio.run(run())
+
+    seen = answering(200, ours.newest_note)
+    assert check(seen, lambda size: target.root if size == target.size else None) == target.size
+    for root_of in (lambda size: None, lambda size: bytes(32)):
+        with pytest.raises(Regression, match=f"size {target.size} that this log signed"):
+            check(seen, root_of)
+    text = parse_note(ours.newest_note).text
+    forged = text + b"\n" + format_signature_line(cosign(text, log.witnesses[0], NOW))
+    for harmless in (answering(404), answering(500), answering(200, forged), answering(200, b"nonsense")):
+        assert check(harmless, lambda size: None) == 0
+    log.close()

@@ -1,0 +1,260 @@
+"""The running log: publishing, a quorum out of reach, restarts, and who a scan's history belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audit.errors import Fatal
+from audit.publisher import REFRESH_S, Signed
+from audit.service import GRACE_S, degraded_since
+from tests.audit.town import Town
+from tests.fakes import NOW
+from verifier.proof import parse_proof
+from verifier.verdict import Memory, Question, Trust, Verdict
+from verifier.verify import verify
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    made = Town(tmp_path)
+    yield made
+    made.close()
+
+
+def status(town: Town, name: str) -> object:
+    return town.service.status()[name]
+
+
+def count_lines(town: Town, name: str = "") -> int:
+    """The signature lines of a name, or all, in the published checkpoint."""
+    published = town.service.publisher.published()
+    return published.newest_note.count(f"\n\u2014 {name}".encode()) if published else 0
+
+
+def test_service_publishes_what_it_records(town: Town) -> None:
+    """Files that are there are recorded, in a tree with both quorums, and a proof of one is VERIFIED."""
+
+    async def story() -> bytes:
+        town.service._enrol_first = True
+        async with town.service.running():
+            assert (await town.enrol()).status_code == 202
+            await town.until(lambda: town.service.scans and status(town, "scans") != "1" and town.all_published())
+            answer = await town.send("GET", "/proof?path=a.txt", signer=town.signer())
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    town.write("a.txt", "one")
+    proof = parse_proof(asyncio.run(story()))
+    log, keys = town.service.directory, town.keys()
+    trust = Trust(town.made.log_name, town.source.source_id, log.witnesses, log.auditors, keys.public, keys.blinding)
+    report = verify(proof, trust, Question(NOW, None, "a.txt", None), Memory())
+    assert report.verdict is Verdict.VERIFIED, report.findings
+
+
+def test_service_goes_on_without_a_quorum(town: Town) -> None:
+    """Two of four witnesses down: recording goes on, the published tree stays, status says since when."""
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: count_lines(town) == 1 + 4 + 4)
+            before = (await town.client.get("/checkpoint")).content
+            for name in ("ada", "bea"):
+                town.switches[name].is_up = False
+            town.clock.now += 10
+            town.write("a.txt", "one")
+            town.service.scan_now()
+            await town.until(lambda: any("ada" in line for line in town.said))
+            assert status(town, "degraded_since") is None
+            town.clock.now += GRACE_S + 1
+            assert status(town, "degraded_since") == str(NOW + 10)
+            assert (await town.client.get("/checkpoint")).content == before
+            town.write("b.txt", "two")
+            town.service.scan_now()
+            await town.until(lambda: status(town, "pending") == "1")
+            town.switches["ada"].is_up = True
+            await town.until(town.all_published)
+            assert status(town, "degraded_since") is None
+            assert "witness ada: cosigns again" in town.said
+
+    asyncio.run(story())
+
+
+def test_service_adds_late_cosignatures(town: Town) -> None:
+    """A witness that was down when a tree was published adds its line when it is back."""
+
+    async def story() -> None:
+        town.switches["dov"].is_up = False
+        async with town.service.running():
+            await town.until(town.all_published)
+            assert count_lines(town, "dov.example ") == 0
+            town.switches["dov"].is_up = True
+            await town.until(lambda: count_lines(town, "dov.example ") == 1)
+
+    asyncio.run(story())
+
+
+def test_service_refreshes_the_newest_tree(town: Town) -> None:
+    """With nothing new the same tree gets new times, REFRESH_S after the last ones."""
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(town.all_published)
+            published = town.service.publisher.published()
+            assert published is not None
+            town.clock.now += REFRESH_S
+            await town.until(lambda: town.service._still_newest(town.service.publisher.published()) == NOW + REFRESH_S)
+            newer = town.service.publisher.published()
+            assert newer is not None
+            assert newer.size == published.size
+            assert newer.first_note == published.first_note
+
+    asyncio.run(story())
+
+
+def test_service_submits_after_a_restart_what_it_had_signed(town: Town) -> None:
+    """A tree that was signed when the process ended is published by the next one, before any other is signed."""
+    target = town.service.publisher.integrate_and_sign(NOW)
+    assert target is not None
+    town.reopen()
+    town.write("a.txt", "one")
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.all_published() and status(town, "size") != str(target.size))
+
+    asyncio.run(story())
+    with town.service.store.snapshot() as conn:
+        assert [row[0] for row in conn.execute("SELECT size FROM trees WHERE first_note IS NOT NULL")][0] == target.size
+
+
+def test_service_signs_nothing_after_a_restore(town: Town) -> None:
+    """[R] A store older than what witnesses saw is not signed with; the last published state is still served."""
+
+    async def run_until_published(more_than: str) -> None:
+        async with town.service.running():
+            await town.until(lambda: town.all_published() and status(town, "size") != more_than)
+
+    asyncio.run(run_until_published("0"))
+    town.service.store.checkpoint_wal()
+    shutil.copy(town.path / "log" / "log.db", town.path / "backup.db")
+    town.write("a.txt", "one")
+    asyncio.run(run_until_published(str(status(town, "size"))))
+    newest = status(town, "size")
+    town.service.store.close()
+    for file in (town.path / "log").glob("log.db*"):
+        file.unlink()
+    shutil.copy(town.path / "backup.db", town.path / "log" / "log.db")
+    town.open()
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: status(town, "paused"))
+            await town.until(lambda: town.service.scans)
+            assert f"size {newest}" in str(status(town, "paused"))
+            assert int(str(status(town, "size"))) < int(str(newest))
+            assert int(str(status(town, "pending"))) > 0
+            assert (await town.client.get("/checkpoint")).status_code == 200
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("quorum", "nodes"), [(0, 0), (2, 4)])
+def test_service_publishes_nothing_where_quorums_need_not_overlap(tmp_path: Path, quorum: int, nodes: int) -> None:
+    """With ov = 0 it records, says why it publishes nothing, and signs nothing."""
+    town = Town(tmp_path, quorum=quorum, nodes=nodes)
+    town.write("a.txt", "one")
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans)
+            assert status(town, "size") == "0"
+            assert int(str(status(town, "pending"))) == 2  # the custodial root and the file
+            assert "two histories" in str(status(town, "paused"))
+            assert town.said == [status(town, "paused")]
+
+    asyncio.run(story())
+    town.close()
+
+
+def test_service_scans_nothing_before_the_owner_enrolled(town: Town) -> None:
+    """With enrol-first a file's history starts under its owner's root, at generation 0, with nothing before it."""
+    town.write("a.txt", "one")
+    town.service._enrol_first = True
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans)
+            assert status(town, "pending") == "0"
+            await town.enrol()
+            await town.until(lambda: town.service.scans > 1)
+
+    asyncio.run(story())
+    with town.service.store.snapshot() as conn:
+        assert conn.execute("SELECT kind FROM owners JOIN chains ON owner = owners.id").fetchall() == [("owner",)]
+
+
+def test_service_carries_chains_over_to_a_new_owner(town: Town) -> None:
+    """What was recorded under the custodial root goes on under the owner's root right after the enrolment."""
+    town.write("a.txt", "one")
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans)
+            await town.enrol()
+            await town.until(lambda: town.service.scans > 1)
+
+    asyncio.run(story())
+    with town.service.store.snapshot() as conn:
+        rows = conn.execute("SELECT kind, status FROM owners JOIN chains ON owner = owners.id ORDER BY chains.id")
+        assert rows.fetchall() == [("custodial", "closed"), ("owner", "live")]
+
+
+def test_service_lists_what_a_scan_could_not_cover(town: Town) -> None:
+    """A problem is said once, not at every scan, and counted in the status."""
+    (town.folder / "link").symlink_to("a.txt")
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans)
+            town.service.scan_now()
+            await town.until(lambda: town.service.scans > 1)
+
+    asyncio.run(story())
+    assert status(town, "problems") == {town.source.source_id: "1"}
+    assert [line for line in town.said if "symlink" in line] == [
+        f"{town.source.source_id}: 'link': symlink (not followed)"
+    ]
+
+
+def test_service_ends_on_fatal(town: Town) -> None:
+    """A state that is no longer known ends the process; nothing is retried."""
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(town.all_published)
+            town.service.store._failed = "a commit that may have persisted or not"
+            town.write("a.txt", "one")
+            town.service.scan_now()
+            await town.until(lambda: town.fatal)
+
+    asyncio.run(story())
+    assert isinstance(town.fatal[0], Fatal)
+
+
+def signed(first_note: bytes | None, at: int) -> Signed:
+    return Signed(1, b"", b"", at, b"", first_note, b"", 0, None)
+
+
+def test_degraded_since_says_when_it_began() -> None:
+    """Degraded is a tree that waits longer than usual, or times that are not renewed; it began then, not now."""
+    late = NOW + GRACE_S + 1
+    assert degraded_since(None, None, NOW) is None
+    assert degraded_since(signed(None, NOW), None, NOW + GRACE_S) is None
+    assert degraded_since(signed(None, NOW), NOW - 999, late) == NOW
+    assert degraded_since(signed(b"note", NOW), NOW, late) is None
+    assert degraded_since(signed(b"note", NOW), NOW, late + REFRESH_S) == NOW

@@ -1,0 +1,175 @@
+"""A log and its nodes in one process: every request goes through the real applications, none through a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from audit.api import create_app
+from audit.directory import Created, create_log, open_log
+from audit.node import Node, allow_log, create_node, open_node
+from audit.node import create_app as create_node_app
+from audit.scanning import FolderSource, add_folder
+from audit.service import Pace, Service
+from tests.fakes import NOW, FakeClock
+from verifier import ed25519
+from verifier.client import Signer, sign_request
+from verifier.encoding import decode_base64, encode_base64
+from verifier.keys import OwnerKeys, derive_keys
+from verifier.request import Enrolment, enrolment_message
+
+ORIGIN = "log.example/files"
+LOG_URL = "http://log.test"
+NAMES = ("ada", "bea", "cem", "dov")
+PATIENCE_S = 20
+QUICK = Pace(publish_after_s=0, scan_every_s=3600, tick_s=0.05)
+
+
+class Switch(httpx.AsyncBaseTransport):
+    """The way to an application, which can be cut."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._to_app = httpx.ASGITransport(app)
+        self.is_up = True
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not self.is_up:
+            raise httpx.ConnectError("cut by the test", request=request)
+        return await self._to_app.handle_async_request(request)
+
+
+class Town:
+    """`service` does not run until `service.running()`; `client` asks the log from outside."""
+
+    def __init__(self, directory: Path, quorum: int = 3, nodes: int = 4, pace: Pace = QUICK) -> None:
+        self.path, self.folder, self.pace = directory, directory / "files", pace
+        self.folder.mkdir()
+        self.clock = FakeClock()
+        self.said: list[str] = []
+        self.fatal: list[BaseException] = []
+        self.made: Created = create_log(str(directory / "log"), ORIGIN, NOW)
+        self.nodes: list[Node] = []
+        self.switches: dict[str, Switch] = {}
+        for name in NAMES[:nodes]:
+            self._add_node(name)
+        if quorum:
+            for file in ("policy", "auditors"):
+                self._write_quorum(file, quorum)
+        self.open()
+
+    def _add_node(self, name: str) -> None:
+        home = self.path / name
+        vkeys = create_node(home, f"{name}.example")
+        allow_log(home, self.made.vkey, LOG_URL)
+        node = open_node(home, self._fetch)
+        self.nodes.append(node)
+        self.switches[name] = Switch(create_node_app(node, self.clock))
+        for file, vkey in zip(("policy", "auditors"), vkeys, strict=True):
+            path = self.path / "log" / file
+            text = path.read_text().removesuffix("quorum none\n")
+            path.write_text(f"{text}witness {name} {vkey} http://{name}.test\nquorum none\n")
+
+    def _write_quorum(self, file: str, quorum: int) -> None:
+        path = self.path / "log" / file
+        text = path.read_text().removesuffix("quorum none\n")
+        path.write_text(f"{text}group nodes {quorum} {' '.join(self.switches)}\nquorum nodes\n")
+
+    async def _fetch(self, url: str, limit: int) -> bytes:
+        answer = await self.client.get(url)
+        assert answer.status_code == 200, url
+        assert len(answer.content) <= limit
+        return answer.content
+
+    def open(self, enrol_first: bool = False) -> None:
+        """Opens the log, as after a start."""
+        log = open_log(str(self.path / "log"))
+        self.source: FolderSource = add_folder(log.store, f"folder:{self.folder}")
+        self.service = Service(
+            log,
+            [self.source],
+            clock=self.clock,
+            pace=self.pace,
+            enrol_first=enrol_first,
+            say=self.said.append,
+            on_fatal=self.fatal.append,
+            make_client=self._make_client,
+        )
+        self.app = create_app(self.service)
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url=LOG_URL)
+
+    def _make_client(self) -> httpx.AsyncClient:
+        mounts = {f"http://{name}.test": switch for name, switch in self.switches.items()}
+        return httpx.AsyncClient(mounts=mounts)
+
+    def reopen(self) -> None:
+        self.service.store.close()
+        self.open()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        self.service.store.close()
+
+    # What people do
+
+    def write(self, path: str, data: str) -> None:
+        (self.folder / path).write_text(data)
+
+    def keys(self, name: str = "owner") -> OwnerKeys:
+        return derive_keys(name.encode().ljust(32, b"\0"), self.made.log_name)
+
+    def signer(self, name: str = "owner") -> Signer:
+        keys = self.keys(name)
+        return Signer(self.made.log_name, keys.public, keys.private)
+
+    async def send(
+        self, method: str, target: str, body: bytes = b"", signer: Signer | None = None, at: int | None = None
+    ) -> httpx.Response:
+        """A request as the client sends it, signed where there is a signer."""
+        headers = {}
+        if signer is not None:
+            now = self.clock.now if at is None else at
+            headers["Authorization"] = sign_request(signer, method, target, now, body)
+        request = self.client.build_request(method, LOG_URL + target, content=body or None, headers=headers)
+        assert request.url.raw_path.decode() == target
+        return await self.client.send(request)
+
+    async def offer(self) -> bytes:
+        answer = await self.send("GET", "/enrolment")
+        return decode_base64(answer.json()["nonce"], "nonce")
+
+    async def enrol(self, name: str = "owner", **changed: object) -> httpx.Response:
+        """An enrolment as the client makes it, but for what is changed before it is signed."""
+        keys = self.keys(name)
+        plain = Enrolment(
+            self.made.log_name, self.source.source_id, "owner", self.made.token, b"", keys.public, keys.blinding
+        )
+        enrolment = plain._replace(nonce=changed.pop("nonce", None) or await self.offer())  # type: ignore[arg-type]
+        enrolment = enrolment._replace(**changed)  # type: ignore[arg-type]
+        signature = ed25519.load_private_key(keys.private).sign(enrolment_message(enrolment))
+        return await self.send("POST", "/enrolment", enrolment_body(enrolment, signature))
+
+    async def until(self, probe: Callable[[], object]) -> None:
+        """Lets the loops run until this is true."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not probe():
+                await asyncio.sleep(0.002)
+
+    def all_published(self) -> bool:
+        """Whether nothing is pending, and the newest tree has both quorums."""
+        status = self.service.status()
+        return status["pending"] == "0" and status["size"] != "0" and status["audited"] == {"size": status["size"]}
+
+
+def enrolment_body(enrolment: Enrolment, signature: bytes) -> bytes:
+    import json
+
+    e = enrolment
+    fields = {"log": e.log, "source": e.source, "user": e.user, "token": e.token, "nonce": encode_base64(e.nonce)}
+    fields |= {"owner": encode_base64(e.owner), "blinding": encode_base64(e.blinding)}
+    return json.dumps({**fields, "signature": encode_base64(signature)}, separators=(",", ":")).encode()
