@@ -227,11 +227,11 @@ def test_second_process_is_refused(log: LogSetup) -> None:
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
-def harm(data: bytes, how: random.Random) -> bytes:
-    """A file that was cut short, or of which a page or a few bits are not what they were."""
+def harm(data: bytes, how: random.Random, tile: int) -> bytes:
+    """A file that was cut short, or of which a page or a few bits are not what they were, as in the tile at `tile`."""
     harmed = bytearray(data)
     page = how.randrange(len(data) // 8192) * 8192
-    match how.choice(["cut", "page", "zeros", "bits", "swap"]):
+    match how.choice(["cut", "page", "zeros", "bits", "tile", "swap"]):
         case "cut":
             del harmed[how.randrange(1, len(data)) :]
         case "page":
@@ -241,6 +241,8 @@ def harm(data: bytes, how: random.Random) -> bytes:
         case "bits":
             for _ in range(20):
                 harmed[how.randrange(len(data))] ^= 1 << how.randrange(8)
+        case "tile":
+            harmed[tile + how.randrange(50 * 32)] ^= 1 << how.randrange(8)
         case "swap":
             other = how.randrange(len(data) // 8192) * 8192
             harmed[page : page + 8192], harmed[other : other + 8192] = (
@@ -268,13 +270,14 @@ def test_damaged_file_never_gets_a_wrong_signature(pristine: LogSetup, tmp_path:
     sound = path.read_bytes()
     pristine.open()
     before = [row[0] for row in pristine.store.reader().execute("SELECT signed FROM trees")]
+    tile = sound.index(pristine.store.reader().execute("SELECT substr(data, 1, 32) FROM tiles").fetchone()[0])
     roots = dict(pristine.store.reader().execute("SELECT size, root FROM trees").fetchall())
     pristine.close()
     outcomes = {"refused": 0, "found": 0, "unharmed": 0}
     for seed in range(60):
         for name in os.listdir(pristine.directory):
             os.unlink(os.path.join(pristine.directory, name))
-        path.write_bytes(harm(sound, random.Random(seed)))
+        path.write_bytes(harm(sound, random.Random(seed), tile))
         try:
             pristine.open()
         except (Refused, Fatal):
@@ -301,6 +304,17 @@ def test_damaged_file_never_gets_a_wrong_signature(pristine: LogSetup, tmp_path:
         pristine.close()
     assert outcomes["refused"] > 3
     assert outcomes["found"] > 20, outcomes
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"), [(sqlite3.DatabaseError("malformed"), Fatal), (sqlite3.OperationalError("locked"), TryLater)]
+)
+def test_errors_of_the_database_become_ours(log: LogSetup, said: sqlite3.Error, ours: type[Exception]) -> None:
+    """Whoever reads or writes hears the words of the service; the connection can be used again."""
+    for opened in (log.store.snapshot, log.store.transaction):
+        with pytest.raises(ours, match=str(said)), opened():
+            raise said
+    assert findings(log) == []
 
 
 def test_log_that_was_cut_short_is_an_earlier_one(log: LogSetup, tmp_path: Path) -> None:

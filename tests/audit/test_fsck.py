@@ -366,3 +366,15 @@ def test_fsck_command_says_what_and_exits_with_it(tmp_path: Path, capsys: pytest
     assert fsck.main(str(tmp_path), as_json=True) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["total"], said["findings"][0]["place"]) == ("1", "pending 1")
+
+
+def test_row_forgets_what_was_erased_before_the_deletion(tmp_path: Path) -> None:
+    """A live file's row keeps its path though the opening is erased; once it is deleted, the row has none either."""
+    log = LogSetup(tmp_path)
+    log.see(Op.CREATED, 1, b"one", "a")
+    log.recorder.erase(log.source, 1, 0, Part.PATH)
+    assert check(log).findings == []
+    log.see(Op.DELETED, 1)
+    assert log.store.reader().execute("SELECT path FROM chains").fetchone() == (None,)
+    assert check(log).findings == []
+    log.close()

@@ -1,0 +1,1 @@
+"""What this project measures, against peers and limits, in one run: `python -m bench`. See bench/README.md."""
