@@ -217,17 +217,18 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA foreign_keys=ON")
         conn.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
-    except BaseException:
+    except BaseException as error:
         conn.close()
+        _raise_ours(error)
         raise
     return Store(path, conn, meta["origin"], meta["log_name"])
 
 
 def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
     try:
-        meta = {str(key): bytes(value).decode("utf-8") for key, value in conn.execute(_SELECT_META)}
+        meta = {str(key): value.decode("utf-8") for key, value in conn.execute(_SELECT_META)}
         version, _ = int(meta["schema_version"]), (meta["origin"], meta["log_name"])
-    except (sqlite3.DatabaseError, KeyError, TypeError, ValueError) as error:
+    except (sqlite3.DatabaseError, AttributeError, KeyError, ValueError) as error:
         raise Refused(f"log.db: not a log that was created completely ({error})") from None
     if version != SCHEMA_VERSION:
         newer = "a newer program made it; install that version" if version > SCHEMA_VERSION else "it needs a migration"

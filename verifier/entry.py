@@ -54,6 +54,7 @@ _HEAD = Struct(">BBQQQ32s32s32s")
 _PLAIN_CONTENT = Struct(">Q3s32s")  # the usual content: one digest
 _PLAIN_FORM = bytes((1, SHA3_256, HASH_SIZE))
 _ENTRY_TAG = tag("entry")
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class Operation(IntEnum):
@@ -440,7 +441,7 @@ def decode_path(data: bytes) -> str | None:
         path = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("not UTF-8", "path") from None
-    if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+    if "\0" in path or not _NO_NAMES.isdisjoint(path.split("/")):
         raise Malformed("want a relative path without empty, . or .. names", "path", path)
     return path
 

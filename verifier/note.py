@@ -226,7 +226,8 @@ def format_signature_line(signature: Signature) -> bytes:
 
 def find_signature(note: Note, key: VerifierKey) -> bytes | None:
     """The blob of the key's line, unverified; None where it has none. A second line of one key refuses the note."""
-    blobs = [s.blob for s in note.signatures if s.key_id == key.key_id and s.name == key.name]
+    name, key_id = key.name, key.key_id
+    blobs = [blob for at, line_id, blob in note.signatures if line_id == key_id and at == name]
     if len(blobs) > 1:
         raise Malformed(f"want one signature line of {key.name} ({key.key_id.hex()})", "note", len(blobs))
     return blobs[0] if blobs else None

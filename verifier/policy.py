@@ -276,10 +276,11 @@ def verify_quorum(policy: Policy, note: Note, not_after: int = MAX_U64) -> Cosig
     """
     names = {witness.key: name for name, witness in policy.witnesses.items()}
     times = {names[key]: time for key, time in verify_cosignatures(note, names).items() if time <= not_after}
-    if not quorum_met(policy, times):
+    by = not_later_than(policy, times)
+    if by is None and policy.quorum != NONE:
         missing = tuple([name for name in policy.witnesses if name not in times])
         raise QuorumNotMet(_REASON[policy.kind], describe_quorum(policy), tuple(times), missing)
-    return Cosigned(times, not_later_than(policy, times), still_newest_at(policy, times))
+    return Cosigned(times, by, still_newest_at(policy, times))
 
 
 def quorum_met(policy: Policy, times: Mapping[str, int]) -> bool:

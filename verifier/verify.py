@@ -258,23 +258,34 @@ def check_history(run: Run) -> None:
     """Step 9. A rewritten, dropped or added entry shows here; the entries are in the tree, not only in the map."""
     proof, shown = run.proof, run.proof.map
     steps = [_open(line) for line in proof.entries]
+    chain = Chain(run.binding, run.ending)
+    try:
+        for step in steps:
+            chain.append(step)
+    except NotVerified:
+        _check_links(run, steps)  # that it was not logged comes before anything else that can be said of it
+        raise
+    if (chain.seq, chain.head) != (shown.seq, shown.head):
+        _check_links(run, steps)
+    run.chain = chain
+    leaf = chain_leaf(proof.chain_id, shown.seq, chain.head, steps[-1].hash)
+    verify_inclusion(shown.leaf_index, run.tree.size, leaf, proof.last, run.tree.root)
+    _check_current_leaf(run)
+
+
+def _check_links(run: Run, steps: list[Step]) -> None:
+    """The steps have seq 0 to map.seq and link to map.head, whether or not they are legal."""
+    proof, shown = run.proof, run.proof.map
     head = genesis(run.binding)
     for seq, step in enumerate(steps):
         head = link(head, proof.chain_id, seq, step.hash)
         if step.entry.seq != seq:
             raise Changed("history", f"step {seq} is missing: the next one shown is {step.entry.seq}", seq)
     if len(steps) != shown.seq + 1:
-        raise Changed(
-            "history", f"the log holds {shown.seq + 1} steps of this file, the proof shows {len(steps)}", len(steps)
-        )
+        message = f"the log holds {shown.seq + 1} steps of this file, the proof shows {len(steps)}"
+        raise Changed("history", message, len(steps))
     if head != shown.head:
         raise ChainBroken(_first_difference(run, steps), shown.head, head)
-    leaf = chain_leaf(proof.chain_id, shown.seq, head, steps[-1].hash)
-    verify_inclusion(shown.leaf_index, run.tree.size, leaf, proof.last, run.tree.root)
-    run.chain = Chain(run.binding, run.ending)
-    for step in steps:
-        run.history.append(step)
-    _check_current_leaf(run)
 
 
 def check_standing(run: Run) -> None:

@@ -206,8 +206,8 @@ def crash(fresh: LogSetup, directory: Path, faults: Faults) -> None:
     """A day with one failing statement, its end, and the day after."""
     log = copy_of(fresh, directory, faults.factory)
     said = Acknowledged([], [], [], [], [], [])
-    log.open()
     try:
+        log.open()
         live(log, owner_of(log), lambda what, value: getattr(said, what).append(value))
         assert faults.count < faults.at
     except (TryLater, Fatal):
