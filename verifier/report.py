@@ -54,14 +54,16 @@ class Standing(NamedTuple):
 
 
 def standing(chain: Chain) -> Standing:
-    """Counts the steps by whose word they rest on."""
+    """Counts the steps by whose word they rest on (SPEC 5.1)."""
     signed: set[int] = set()
     for sealed in chain.seals:
+        signed.add(sealed.position)
         signed.update(range(sealed.seal.checked_from, sealed.seal.seq + 1))
     top = max((sealed.seal.seq for sealed in chain.seals), default=-1)
     steps = chain.seq + 1
+    seen = sum(seq not in signed for seq in range(top + 1))
     sealed_now = bool(chain.seals) and chain.seals[-1].seal.seq >= chain.version
-    return Standing(steps, steps - top - 1, top + 1 - len(signed), len(signed), sealed_now)
+    return Standing(steps, steps - seen - len(signed), seen, len(signed), sealed_now)
 
 
 def exit_code(report: Report) -> int:

@@ -88,7 +88,7 @@ def test_standing_follows_the_seals() -> None:
     world.publish()
     report = world.verify(world.prove(7), b"two", path="a.txt")
     assert report.chain is not None
-    assert standing(report.chain) == (4, 2, 1, 1, True)
+    assert standing(report.chain) == (4, 1, 1, 2, True)
 
 
 def test_standing_of_a_version_after_the_seal_is_unsealed() -> None:
