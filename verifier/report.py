@@ -128,7 +128,10 @@ def _file(report: Report) -> str:
     number = f"file {proof.file_id} of {escape(proof.source)}"
     if proof.generation:
         number += f", generation {proof.generation}"
-    return f"{number}, path not known" if path is None else f"{escape(path)} ({number})"
+    if path is not None:
+        return f"{escape(path)} ({number})"
+    asked = report.question.path
+    return f"{number}, path not known" if asked is None else f"asked for {escape(asked)}; the proof is for {number}"
 
 
 def shown_path(report: Report) -> str | None:

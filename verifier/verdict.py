@@ -87,6 +87,7 @@ class Report(NamedTuple):
 
     verdict: Verdict
     findings: list[Finding]
+    question: Question
     proof: Proof
     chain: Chain | None
     checkpoint: Checkpoint | None

@@ -115,13 +115,31 @@ def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Re
             if run.evidence is None:
                 raise
             break  # a part that is not in its format never hides a fork
+    return report_of(run)
+
+
+def report_of(run: Run) -> Report:
+    """The worst finding is the verdict; what may be remembered follows from it (SPEC 10.2)."""
+    question = run.question
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
-    current = verdict is Verdict.VERIFIED and question.as_of is None and question.content is not None
-    current = current and not question.mends
-    pins = run.continues and run.witnesses is not None and verdict is not Verdict.FORK and question.as_of is None
+    cosigned = run.witnesses is not None and run.witnesses.still_newest_at is not None
+    now = question.as_of is None
+    whole = now and question.content is not None and not question.mends
     return Report(
-        *(verdict, run.findings, run.proof, run.chain, run.checkpoint, run.witnesses, run.auditors, run.times),
-        *(run.as_of, run.older_version, run.evidence, pins, current),
+        verdict,
+        run.findings,
+        question,
+        run.proof,
+        run.chain,
+        run.checkpoint,
+        run.witnesses,
+        run.auditors,
+        run.times,
+        run.as_of,
+        run.older_version,
+        run.evidence,
+        pins_checkpoint=now and run.continues and cosigned and verdict is not Verdict.FORK,
+        pins_chain=whole and verdict is Verdict.VERIFIED,
     )
 
 
