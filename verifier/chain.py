@@ -41,7 +41,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from hashlib import sha3_256
-from typing import NamedTuple
 
 from verifier import ed25519
 from verifier.encoding import tag, tagged, text, u64
@@ -70,6 +69,7 @@ from verifier.entry import (
     entry_hash,
 )
 from verifier.errors import BadSignature, Changed, IllegalStep, Malformed, NotProven
+from verifier.record import NamedTuple
 
 NO_SEAL = bytes(32)  # `previous` of a chain's first seal
 _LINK_TAG = tag("link")

@@ -20,11 +20,10 @@ has the empty tree's root (`merkle.verify_consistency` from size 0 does; proofs 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from verifier.encoding import HASH_SIZE, MAX_U64, check_text, decode_base64, decode_decimal, encode_base64
 from verifier.errors import Malformed, NotProven
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, find_signature, parse_note, verify_signature
+from verifier.record import NamedTuple
 
 MAX_ORIGIN_SIZE = 255  # tlog-cosignature: opaque log_origin<1..2^8-1>
 

@@ -8,17 +8,22 @@ anything that opens sockets, derives keys or asks for passphrases.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from verifier import outcome
 from verifier.errors import Error, Usage
+from verifier.record import NamedTuple
 
 PROGRAM = "nextcloud-audit"
 MAX_WIDTH = 100  # columns of help text
+# argparse has no translations of its own words, but each time looks for some: `locale` is loaded, the disk searched.
+argparse._ = str  # type: ignore[attr-defined]
+
 WORDS = ("verify", "prove", "seal", "inspect", "enrol", "seed")
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from verifier import ed25519
@@ -25,6 +24,7 @@ from verifier.keys import check_source_id, parse_log_name
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
 from verifier.proof import MAX_PROOF_SIZE, members, parse_object
+from verifier.record import NamedTuple
 from verifier.request import (
     MAX_TARGET,
     NONCE_SIZE,

@@ -18,6 +18,7 @@ from verifier.errors import Usage
 from verifier.words import escape
 
 PIECE = 1024 * 1024  # bytes a read; larger ones are no faster
+SMALL_PIECE = 64 * 1024  # for small files and pipes: memory that nothing is read into has to be cleared all the same
 SHOWN_FROM = 64 * PIECE  # below this, hashing is over before a person could read how far it is
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
@@ -32,7 +33,8 @@ def hash_file(path: str) -> Content:
             if stat.S_ISDIR(status.st_mode):
                 raise Usage(f"file: {escape(path)} is a directory, want a file")
             shown = status.st_size >= SHOWN_FROM and sys.stderr.isatty()
-            return _hash(fd, status.st_size if shown else 0, path)
+            piece = PIECE if status.st_size > SMALL_PIECE else SMALL_PIECE
+            return _hash(fd, bytearray(piece), status.st_size if shown else 0, path)
         finally:
             os.close(fd)
     except (OSError, ValueError) as error:
@@ -40,9 +42,8 @@ def hash_file(path: str) -> Content:
         raise Usage(f"file: cannot read {escape(path)}: {reason.lower()}") from None
 
 
-def _hash(fd: int, shown_size: int, path: str) -> Content:
+def _hash(fd: int, piece: bytearray, shown_size: int, path: str) -> Content:
     digest, size, percent = sha3_256(), 0, -1
-    piece = bytearray(PIECE)
     view = memoryview(piece)
     while count := os.readv(fd, [piece]) if hasattr(os, "readv") else _read_into(fd, view):
         digest.update(view[:count])

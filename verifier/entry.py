@@ -31,10 +31,11 @@ from collections.abc import Callable
 from enum import IntEnum
 from hashlib import sha3_256
 from struct import Struct
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from verifier.encoding import HASH_SIZE, MAX_U64, Reader, tag, u8, u16, u64
 from verifier.errors import Malformed
+from verifier.record import NamedTuple
 
 FORMAT = 1
 SALT_SIZE = 32
@@ -408,7 +409,7 @@ def decode_content(data: bytes) -> Content | None:
     if len(data) == _PLAIN_CONTENT.size:
         size, form, digest = _PLAIN_CONTENT.unpack(data)
         if form == _PLAIN_FORM and size <= MAX_U64:
-            return Content(size, digest)
+            return Content(size, digest, ())  # all fields: a default would take longer
     r = Reader(data, "content")
     size, count = r.u64(), r.u8()
     digests = [(r.u8(), r.take(r.u8())) for _ in range(count)]

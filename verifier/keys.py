@@ -25,16 +25,17 @@ from __future__ import annotations
 
 import hmac
 import json
-from typing import NamedTuple
 
 from verifier.encoding import HASH_SIZE, check_text, decode_base64, encode_base64, tag, tagged, text, u64
 from verifier.errors import Malformed
+from verifier.record import NamedTuple
 
 SEED_SIZE = 32  # SPEC 2.1
 KEY_SIZE = 32  # Ed25519 keys (RFC 8032 5.1.5) and the blinding key
 MAX_ORIGIN = 255  # bytes: u8 length in c2sp.org/tlog-cosignature@v1.0.0
 MAX_LOG_NAME = MAX_ORIGIN + 1 + 2 * HASH_SIZE
 MAX_SOURCE_ID = 128  # SPEC 2.4
+MAX_USER = 256  # bytes; who is enrolled, as the source names them (SPEC 11)
 MAX_READER_SIZE = 4096  # SPEC 2.6: above the longest legal file, below anything that costs
 
 OWNER_LABEL = b"nextcloud-audit/1/owner-key"

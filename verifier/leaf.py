@@ -16,11 +16,10 @@ replay, that the last leaf of a tree is a map commitment, and that a declared lo
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from verifier.encoding import HASH_SIZE, Reader, u64
 from verifier.entry import MAX_ENTRIES
 from verifier.errors import Malformed
+from verifier.record import NamedTuple
 
 ENTRY = 1
 MAP = 2

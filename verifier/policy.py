@@ -41,13 +41,13 @@ Not checked here: who operates a cosigner, and whether a policy is a good one (`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from verifier.encoding import MAX_U64, decode_decimal, tagged
 from verifier.errors import Malformed, QuorumNotMet
 from verifier.note import COSIGNATURE, SIGNATURE, Note, VerifierKey, format_vkey, parse_vkey, verify_cosignatures
+from verifier.record import NamedTuple
 
 MAX_POLICY_SIZE = 256 * 1024
 MAX_LOGS = 256  # tlog-policy: "at least up to 32 logs, 32 witnesses, and 32 groups"
@@ -60,7 +60,7 @@ AUDITORS: Kind = "auditors"
 AUDITOR_SUFFIX = "/auditor"  # SPEC 8: the last part of every auditor's key name, and of no witness's
 NONE = "none"
 
-_OTHER_OCTET = re.compile(rb"[^\x09\x0a\x20-\x7e\x80-\xff]")
+_OCTETS = bytes([0x09, 0x0A, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _REASON = {WITNESSES: "unwitnessed", AUDITORS: "not-replayed"}
 _NEVER = 2**63  # later than every timestamp
 
@@ -135,8 +135,8 @@ def parse_policy(data: bytes, kind: Kind) -> Policy:
     """The policy in a file of this kind. Every key in it is sound and occurs once."""
     if len(data) > MAX_POLICY_SIZE:
         raise Malformed(f"want at most {MAX_POLICY_SIZE} bytes", "policy", len(data))
-    if other := _OTHER_OCTET.search(data):
-        raise Malformed("octet not allowed", "policy", other.group())
+    if others := data.translate(None, _OCTETS):
+        raise Malformed("octet not allowed", "policy", others[:1])
     lines = data.split(b"\n")
     if lines.pop():
         raise Malformed("want a newline at its end", "policy")

@@ -35,7 +35,6 @@ from __future__ import annotations
 import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from typing import NamedTuple
 
 from verifier.encoding import HASH_SIZE, check_text, decode_decimal
 from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING
@@ -44,6 +43,7 @@ from verifier.keys import MAX_LOG_NAME, check_source_id
 from verifier.map import MAX_SIBLINGS
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
+from verifier.record import NamedTuple
 
 FORMAT = "nextcloud-audit/proof/1-draft"
 MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8

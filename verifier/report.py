@@ -22,12 +22,11 @@ Text that the server chose is escaped in words, and left to JSON's own escapes a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from verifier.chain import MISSING, Chain
 from verifier.encoding import encode_base64
 from verifier.entry import Content
 from verifier.policy import Cosigned, Policy, describe_quorum
+from verifier.record import NamedTuple
 from verifier.verdict import Finding, Report, Trust, Verdict
 from verifier.words import count, escape, when
 

@@ -24,17 +24,17 @@ Not checked here: who is enrolled, and which nonces and tokens are still open (t
 from __future__ import annotations
 
 from hashlib import sha3_256
-from typing import NamedTuple
 
 from verifier import ed25519
 from verifier.encoding import HASH_SIZE, check_text, decode_base64, decode_decimal, encode_base64, tag, text, u64
 from verifier.errors import Malformed, NotProven
+from verifier.keys import MAX_USER as MAX_USER
+from verifier.record import NamedTuple
 
 SCHEME = "NextcloudAudit"
 MAX_SKEW_S = 300  # SPEC 11.1: how far the clocks of client and log may be apart
 MAX_HEADER = 256  # characters; the longest legal value has 168
 MAX_TARGET = 32_768  # bytes; a path of 4,096 bytes takes 12,288 when every one of them is percent-encoded
-MAX_USER = 256  # bytes
 MAX_TOKEN = 256  # bytes
 NONCE_SIZE = 32
 

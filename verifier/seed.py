@@ -29,11 +29,11 @@ Not checked: whether a seed is random, or a passphrase strong. Random bytes come
 from __future__ import annotations
 
 from hashlib import scrypt
-from typing import NamedTuple
 
 from verifier.encoding import decode_base64, decode_decimal, encode_base64, tagged
 from verifier.errors import Malformed, Usage
 from verifier.keys import SEED_SIZE, decode_secret
+from verifier.record import NamedTuple
 
 HEADER = "nextcloud-audit seed v1"
 LOCKED_HEADER = "nextcloud-audit seed v1 scrypt"

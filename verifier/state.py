@@ -27,17 +27,16 @@ Not checked here: signatures. What is in the state was verified before it was wr
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 from verifier import ed25519
 from verifier.encoding import check_text, decode_base64, decode_decimal, encode_base64, tagged, text, u64
 from verifier.entry import encode_path
 from verifier.errors import Malformed
-from verifier.keys import KEY_SIZE, check_source_id, decode_secret, parse_log_name
+from verifier.keys import KEY_SIZE, MAX_USER, check_source_id, decode_secret, parse_log_name
 from verifier.note import MAX_NOTE_SIZE
 from verifier.policy import MAX_POLICY_SIZE
 from verifier.proof import MAX_PROOF_SIZE, members, parse_object
-from verifier.request import MAX_USER
+from verifier.record import NamedTuple
 
 FORMAT = "nextcloud-audit/state/1-draft"
 LOG_DIGITS = 16

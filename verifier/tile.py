@@ -20,10 +20,10 @@ Not checked here: that hashes or entries lead to a signed root (`merkle`), or th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from verifier.encoding import HASH_SIZE, MAX_U64, Reader, u16
 from verifier.errors import Malformed
+from verifier.record import NamedTuple
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT  # tlog-tiles: "exactly 256 hashes wide"

@@ -6,13 +6,13 @@ SPEC 9. These are values, without a rule among them; the rules are in `verifier.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from verifier.chain import Chain
 from verifier.checkpoint import Checkpoint
 from verifier.entry import Content
 from verifier.policy import Cosigned, Policy
 from verifier.proof import Proof
+from verifier.record import NamedTuple
 
 DEFAULT_MAX_AGE_S = 7 * 24 * 3600  # SPEC 8.4
 

@@ -42,7 +42,6 @@ from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import HASH_SIZE
 from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
-from verifier.evidence import history_evidence, note_evidence
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_absence, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -194,9 +193,7 @@ def check_checkpoint(run: Run) -> None:
     if checkpoint.size == 0:
         raise NotProven("empty-tree", "the checkpoint is of an empty tree")
     run.checkpoint = checkpoint
-    if run.memory.checkpoint is not None:
-        _, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
-        _refuse_fork(seen, run.memory.checkpoint, checkpoint, run.proof.checkpoint)
+    _compare_with_seen(run, checkpoint, run.proof.checkpoint)
 
 
 def check_witnesses(run: Run) -> None:
@@ -467,8 +464,17 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
     return verify_quorum(policy, note, run.question.now + FUTURE_BOUND_S)
 
 
+def _compare_with_seen(run: Run, checkpoint: Checkpoint, note: bytes) -> None:
+    """No checkpoint of the proof has another root than the state's for the same size."""
+    if run.memory.checkpoint is not None:
+        _, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
+        _refuse_fork(seen, run.memory.checkpoint, checkpoint, note)
+
+
 def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
     if one.size == other.size and one.root != other.root:
+        from verifier.evidence import note_evidence
+
         message = f"the log signed two different trees of size {one.size}"
         raise Fork(message, note_evidence("two-roots", one_note, other_note))
 
@@ -480,6 +486,8 @@ def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
         if find_signature(seen_note, witness.key) is None or find_signature(run.note, witness.key) is None:
             continue
         if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
+            from verifier.evidence import note_evidence
+
             message = f"{witness.key.name} signed size {run.tree.size} after it had signed size {seen.size}"
             assert run.memory.checkpoint is not None
             raise Fork(message, note_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
@@ -532,6 +540,8 @@ def _compare_heads(run: Run, stored: Proof) -> None:
         head = link(head, stored.chain_id, seq, entry_hash(line.entry))
         if head != chain.heads[seq]:
             if run.question.as_of is not None:
+                from verifier.evidence import history_evidence
+
                 raise Fork(f"two signed histories differ at step {seq}", history_evidence(stored, run.proof))
             raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
     if chain.seq < stored.map.seq and run.continues:
@@ -586,6 +596,7 @@ def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint,
     note, checkpoint = open_checkpoint(bracket.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
+    _compare_with_seen(run, checkpoint, bracket.checkpoint)
     _refuse_fork(checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
     verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, bracket.hashes)
     return checkpoint, _quorum(run, run.trust.witnesses, note)

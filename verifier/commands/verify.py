@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from typing import NamedTuple
+from functools import lru_cache
 
 from verifier import ed25519, outcome
 from verifier.checkpoint import parse_checkpoint_unverified
@@ -24,6 +24,7 @@ from verifier.home import Home
 from verifier.keys import ReaderKey, derive_keys, format_log_name, parse_log_name
 from verifier.note import parse_note
 from verifier.proof import MAX_PROOF_SIZE, Proof, format_proof, parse_proof
+from verifier.record import NamedTuple
 from verifier.report import exit_code, format_report, report_data, shown_path
 from verifier.state import FileState, LocalState, LogState, PathState
 from verifier.verdict import DEFAULT_MAX_AGE_S, Memory, Question, Report, Trust
@@ -220,7 +221,11 @@ def read_proof(path: str) -> Proof:
     """A proof file. That there is none is NOT PROVEN, not a mistake in the command."""
     if not os.path.lexists(path):
         raise NotProven("no-proof", f"there is no proof {path!r}: fetch it with `nextcloud-audit prove`")
-    return parse_proof(read_bounded(path, MAX_PROOF_SIZE, "proof"))
+    return parse_once(read_bounded(path, MAX_PROOF_SIZE, "proof"))
+
+
+# The stored proof is most often the very one that is given. Nobody changes the lists in a Proof.
+parse_once = lru_cache(maxsize=1)(parse_proof)
 
 
 def local_path(name: str) -> str | None:
@@ -233,6 +238,7 @@ def local_path(name: str) -> str | None:
     return path
 
 
+@lru_cache(maxsize=8)  # asked for the proof's and for the pinned one, before and after verifying
 def tree_size(note: bytes) -> int:
     """The size that a note states. What trusts it has verified the note, or compares no more than numbers."""
     return parse_checkpoint_unverified(parse_note(note).text).size
@@ -242,7 +248,7 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
     """What the state holds about a file and the path under which it is asked for."""
     file = home.read_file(log, file_id)
     known = home.read_path(log, path) if path is not None else None
-    stored = parse_proof(file.proof) if file is not None and file.proof is not None else None
+    stored = parse_once(file.proof) if file is not None and file.proof is not None else None
     return Memory(log.checkpoint, stored, known.file_id if known else None)
 
 

@@ -1,0 +1,83 @@
+"""Named tuples that cost nothing to define: `typing.NamedTuple` in every respect but the time that it takes.
+
+    from verifier.record import NamedTuple
+
+    class Version(NamedTuple):
+        commitment: bytes
+        seq: int = 0
+
+For whoever checks types this *is* `typing.NamedTuple`. That one evaluates every annotation and compiles a constructor
+for each class, 0.1 ms of a process's life; the verify path has fifty such classes and would take longer to define them
+than to verify a file. Here a class is a tuple with getters that all classes share, and one constructor serves all.
+
+Alike: fields by name, position and pattern, defaults, unpacking, equality, hash, order, repr, `_replace`, `_make`,
+`_asdict`, `_fields`, `_field_defaults`, pickle; no attribute can be set. Calls with names or left-out defaults are
+slower than with all fields in order, so hot paths give all of them in order.
+
+Not there: subclasses of such a class, and annotations that are evaluated (`from __future__ import annotations` stands
+on top of each module).
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import TYPE_CHECKING
+
+MAX_FIELDS = 20
+
+if TYPE_CHECKING:
+    from typing import NamedTuple as NamedTuple
+else:
+    _POSITIONS = namedtuple("_POSITIONS", [f"at_{n}" for n in range(MAX_FIELDS)])
+    _GETTERS = [vars(_POSITIONS)[name] for name in _POSITIONS._fields]
+    _new = tuple.__new__
+
+    class _Definition(type):
+        """Turns the annotations of a class into the fields of a tuple."""
+
+        def __new__(cls, name, bases, space):
+            if bases != (tuple,):
+                fields = tuple(space.get("__annotations__", ()))
+                if bases != (NamedTuple,) or not 1 <= len(fields) <= MAX_FIELDS:
+                    raise TypeError(f"{name}: want NamedTuple as the one base, and 1 to {MAX_FIELDS} fields")
+                space["_field_defaults"] = {field: space[field] for field in fields if field in space}
+                space["_fields"] = space["__match_args__"] = fields
+                space["_size"] = len(fields)
+                space.update(zip(fields, _GETTERS, strict=False))
+            space["__slots__"] = ()
+            return super().__new__(cls, name, bases, space)
+
+    class NamedTuple(tuple, metaclass=_Definition):
+        def __new__(cls, *values, **named):
+            if named or len(values) != cls._size:
+                values = cls._complete(values, named)
+            return _new(cls, values)
+
+        @classmethod
+        def _complete(cls, values, named):
+            """All values in order, from those in order, those by name, and the defaults."""
+            rest = cls._fields[len(values) :]
+            known = {**cls._field_defaults, **named} if named else cls._field_defaults
+            whole = values + tuple([known[field] for field in rest if field in known])
+            if len(whole) != cls._size or not named.keys() <= set(rest):
+                raise TypeError(f"{cls.__name__}: want {', '.join(cls._fields)}")
+            return whole
+
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
+        def _replace(self, /, **changes):
+            made = self._make(map(changes.pop, self._fields, self))
+            if changes:
+                raise ValueError(f"{type(self).__name__}: no fields {', '.join(changes)}")
+            return made
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def __repr__(self):
+            return f"{type(self).__name__}({', '.join([f'{k}={v!r}' for k, v in self._asdict().items()])})"
+
+        def __getnewargs__(self):
+            return tuple(self)
