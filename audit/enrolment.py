@@ -4,7 +4,7 @@
     nonces.take(enrolment.nonce, now)                            whatever comes of it, it is gone
     source = decide_enrolment(enrolment, signature, standing)    pure: what the store says, against what was sent
     owner = authorise(header, log_name, method, target, body, now)
-    may_read(conn, source, owner)                                the enrolled owner of that source, and nobody else
+    find_own(conn, owner)                                        the sources whose enrolled owner that is, and no other
 
 A token is for one user, once; the store knows its hash alone. A source has one enrolled owner. Whoever is refused is
 not told which half of it was wrong. A request is authorised before anything is looked up, so that without the key of
@@ -22,13 +22,13 @@ from collections.abc import Callable
 from threading import Lock
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
-from audit.chains import OWNER, OwnerRow, find_enrolled, find_owner
+from audit.chains import INSTANCE, OWNER, OwnerRow, find_owner
 from audit.directory import hash_token
 from audit.errors import Refused
 from audit.recorder import Recorder
-from audit.schema import ZERO, Source, Token, sql, table
+from audit.schema import ONE, ZERO, Owner, Source, Token, sql, table
 from audit.store import Store
 from verifier.ed25519 import SIGNATURE_SIZE
 from verifier.encoding import check_text, decode_base64
@@ -50,8 +50,17 @@ NONCE_TTL_S = 300  # SPEC 11.2: typing a passphrase may take a while
 MAX_NONCES = 4_096  # of all clients together; beyond that the oldest goes
 FIELDS = ("log", "source", "user", "token", "nonce", "owner", "blinding", "signature")
 
-_SOURCES, _TOKENS = table(Source), table(Token)
+_SOURCES, _TOKENS, _OWNERS = table(Source), table(Token), table(Owner)
 _FIND_SOURCE = sql(select(_SOURCES.c.id).where(_SOURCES.c.source_id == bindparam("source_id")))
+# As `find_enrolled` says, for all sources at once: the key of the source's own owner, else that of the instance.
+_key = select(_OWNERS.c.owner_key).where(_OWNERS.c.active == ONE)
+_enrolled_key = func.coalesce(
+    _key.where(_OWNERS.c.source == _SOURCES.c.id).scalar_subquery(),
+    _key.where(_OWNERS.c.kind == bindparam("instance")).scalar_subquery(),
+)
+_own = select(_SOURCES.c.id).where(_enrolled_key == bindparam("owner_key")).order_by(_SOURCES.c.id)
+_FIND_OWN = sql(_own)
+_FIND_OWN_NAMED = sql(_own.where(_SOURCES.c.source_id == bindparam("source_id")))
 _SOURCE_IDS = sql(select(_SOURCES.c.source_id).order_by(_SOURCES.c.id))
 _FIND_TOKEN = sql(
     select(_TOKENS.c.user, _TOKENS.c.source, _TOKENS.c.used).where(_TOKENS.c.token_hash == bindparam("token_hash"))
@@ -176,7 +185,7 @@ class Enrolments:
 
 
 def authorise(header: str | None, log_name: str, method: str, target: str, body: bytes, now: int) -> bytes:
-    """The owner key that signed this very request not long ago. What it may have: `may_read`."""
+    """The owner key that signed this very request not long ago. What it may have: `find_own`."""
     if header is None:
         raise Unauthorised("Authorization: want a request signed with the owner's key (SPEC 11.1)")
     try:
@@ -186,10 +195,16 @@ def authorise(header: str | None, log_name: str, method: str, target: str, body:
         raise Unauthorised(f"{error} (the server's clock: {now})") from None
 
 
-def may_read(conn: sqlite3.Connection, source: int, owner_key: bytes) -> bool:
-    """Whether this key is that of the source's enrolled owner: its own, or where it has none the instance's."""
-    owner = find_enrolled(conn, source)
-    return owner is not None and owner.owner_key == owner_key
+def find_own(conn: sqlite3.Connection, owner_key: bytes, source_id: str | None = None) -> list[int]:
+    """The sources whose enrolled owner has this key: of all, or of the one that is named.
+
+    A source's enrolled owner is its own one, and where it has none the instance's.
+    """
+    if source_id is None:
+        found = conn.execute(_FIND_OWN, (INSTANCE, owner_key))
+    else:
+        found = conn.execute(_FIND_OWN_NAMED, (INSTANCE, owner_key, source_id))
+    return [row[0] for row in found]
 
 
 def find_source(conn: sqlite3.Connection, source_id: str) -> int | None:

@@ -130,9 +130,20 @@ class Prover:
         replaces: Sequence[int] = (),
     ) -> Proof:
         """The proof as a value, in the newest tree that proofs speak of."""
+        return self.build_for(conn, find_current(conn, source, file_id), size, from_seq, replaces)
+
+    def build_for(
+        self,
+        conn: Connection,
+        current: Current | None,
+        size: int | None = None,
+        from_seq: int = 0,
+        replaces: Sequence[int] = (),
+    ) -> Proof:
+        """The same for whoever has looked up the file's chain in this very state."""
         head = self._current_head(conn)
-        chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id))
-        owner = self._owner(conn, chain.owner)
+        chain, rows = self._chain_in(conn, head, current)
+        source, owner = chain.source, self._owner(conn, chain.owner)
         last = rows[-1][5]
         version = max(seq for seq, row in enumerate(rows) if row[0][1] in _SETS_CONTENT)
         place = self._maps.prove(conn, chain.chain_id, head.size)
@@ -141,7 +152,7 @@ class Prover:
         return Proof(
             self._store.log_name,
             self._store.source_id(conn, source),
-            file_id,
+            chain.file_id,
             chain.generation,
             owner.root,
             chain.chain_id,

@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,  # nothing here depends on who asks from where
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
         )

@@ -14,8 +14,9 @@ on top of a full tile is a hash of the tile above. A node, once complete, never 
 wider one. So any stored tile answers for every tree that it has the nodes of: roots and proofs of all earlier sizes
 come from the same rows.
 
-`Tree` keeps upper tiles in memory, least recently used first out. It must only be given connections that see
-committed rows: what a rolled back transaction wrote would be wrong for ever.
+`Tree` keeps upper tiles in memory, least recently used first out, and the hashes of ragged right edges, which all
+proofs in one tree share. It must only be given connections that see committed rows: what a rolled back transaction
+wrote would be wrong for ever.
 
 Not checked when read: that hashes fit together. `publisher` compares the root with the last signed one before it signs
 another, `fsck` recomputes everything, and whoever gets a proof verifies it.
@@ -35,6 +36,7 @@ from audit.schema import BundleRow, TileRow, sql, table
 from verifier.encoding import HASH_SIZE
 from verifier.errors import Malformed
 from verifier.merkle import (
+    Range,
     complete_subtrees,
     consistency_ranges,
     fold_right,
@@ -52,6 +54,7 @@ from verifier.tile import (
 )
 
 CACHED_TILES = 512  # upper tiles, 16 KiB each: 8 MiB hold every upper tile of 33 million leaves
+CACHED_EDGES = 4_096  # some 200 bytes each; all proofs in one tree need no more than one for each of its levels
 MASK = TILE_WIDTH - 1
 FULL = tuple([(level, 2 * TILE_WIDTH - (2 * TILE_WIDTH >> level)) for level in range(TILE_HEIGHT)])  # level, its offset
 
@@ -176,10 +179,11 @@ class Tree:
         self._young: dict[int, StoredTile] = {}
         self._old: dict[int, StoredTile] = {}
         self._lock = Lock()
+        self._edges: dict[Range, bytes] = {}
 
     def root(self, conn: Connection, size: int) -> bytes:
         """The root over the first `size` leaves."""
-        return self._range(conn, 0, size)
+        return self._fold(conn, 0, size)
 
     def inclusion(self, conn: Connection, index: int, size: int) -> list[bytes]:
         """The inclusion proof of leaf `index` in the tree of this size."""
@@ -190,7 +194,9 @@ class Tree:
             self._climb(conn, level, index, path)
             level += TILE_HEIGHT
             index >>= TILE_HEIGHT
-        path += [self._range(conn, *leaves) for leaves in inclusion_ranges(index << level, size)[level:]]
+        # From here on as in a tree whose leaves are the nodes of this level, of which the last may be ragged.
+        for begin, end in inclusion_ranges(index, ((size - 1) >> level) + 1):
+            path.append(self._range(conn, begin << level, min(end << level, size)))
         return path
 
     def consistency(self, conn: Connection, old_size: int, new_size: int) -> list[bytes]:
@@ -206,11 +212,21 @@ class Tree:
             path.append(data[start : start + HASH_SIZE])
 
     def _range(self, conn: Connection, begin: int, end: int) -> bytes:
-        """The root over a range of leaves that stands in a proof, or of a whole tree."""
+        """The root over a range of leaves that stands in a proof."""
         size = end - begin
-        if size and size & (size - 1) == 0 and begin & (size - 1) == 0:  # most are one complete subtree
+        if size & (size - 1) == 0 and begin & (size - 1) == 0:  # most are one complete subtree
             level = size.bit_length() - 1
             return self._node(conn, level, begin >> level)
+        edge = self._edges.get((begin, end))
+        if edge is None:
+            edge = self._fold(conn, begin, end)
+            if len(self._edges) >= CACHED_EDGES:
+                self._edges.clear()
+            self._edges[begin, end] = edge
+        return edge
+
+    def _fold(self, conn: Connection, begin: int, end: int) -> bytes:
+        """The root over a range, from the tiles."""
         return fold_right([self._node(conn, level, index) for level, index in complete_subtrees(begin, end)])
 
     def _node(self, conn: Connection, level: int, index: int) -> bytes:

@@ -17,7 +17,7 @@ from audit.api import IMMUTABLE, MAX_BODY, Bucket, TooMany, decode_seal, encode_
 from audit.batch import Observation
 from audit.chains import find_current, load_chain
 from audit.directory import new_token
-from audit.enrolment import parse_enrolment
+from audit.enrolment import find_own, parse_enrolment
 from audit.publisher import Target
 from tests.audit.log_setup import content_of
 from tests.audit.town import Town
@@ -113,6 +113,39 @@ def test_proof_names_its_source_or_means_the_only_one(enrolled: Town) -> None:
     assert reason(get(enrolled, "/proof/1", enrolled.signer())) == (400, "malformed")
     assert get(enrolled, named, enrolled.signer()).status_code == 200
     assert other != enrolled.source.row
+
+
+def test_proof_follows_the_owner_at_once(enrolled: Town) -> None:
+    """[R] Once a source has another owner, the old key gets nothing any more, and the new one does."""
+    assert get(enrolled, "/proof/1", enrolled.signer()).status_code == 200
+    bob = enrolled.keys("bob")
+    enrolled.service.recorder.enrol(enrolled.source.row, "bob", bob.public, bob.blinding, replace=True)
+    assert reason(get(enrolled, "/proof/1", enrolled.signer())) == (404, "not-found")
+    assert get(enrolled, "/proof/1", enrolled.signer("bob")).status_code == 200
+
+
+def test_proof_is_of_one_committed_state(enrolled: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed while a request is answered is not in its answer: owner and proof belong together."""
+    seen = get(enrolled, "/proof/1", enrolled.signer()).content
+
+    def find_and_publish(*asked: Any) -> list[int]:
+        found = find_own(*asked)
+        see(enrolled, 3, b"new", "c")
+        publish(enrolled)
+        return found
+
+    monkeypatch.setattr(api_module, "find_own", find_and_publish)
+    assert get(enrolled, "/proof/1", enrolled.signer()).content == seen
+    monkeypatch.undo()
+    assert get(enrolled, "/proof/1", enrolled.signer()).content != seen
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_proof_has_no_other_methods(town: Town, method: str) -> None:
+    """The answer says which there are."""
+    answer = asyncio.run(town.send(method, "/proof/1"))
+    assert reason(answer) == (405, "method")
+    assert answer.headers["allow"] == "GET, HEAD"
 
 
 def test_proof_refusals_do_not_tell_what_exists(enrolled: Town) -> None:
@@ -411,7 +444,18 @@ def test_fault_says_nothing_of_the_inside(town: Town) -> None:
     assert "secret" not in answer.text
 
 
-def broken() -> None:
+def test_fault_in_a_proof_is_told_to_the_server_alone(enrolled: Town) -> None:
+    """The hot path goes past the framework, and its faults have the same form; the server gets the error itself."""
+    enrolled.service.prover.build_for = broken  # type: ignore[method-assign, assignment]
+    answer = get(enrolled, "/proof/1", enrolled.signer())
+    assert reason(answer) == (500, "fault")
+    assert "secret" not in answer.text
+    enrolled.client = httpx.AsyncClient(transport=httpx.ASGITransport(enrolled.app), base_url="http://log.test")
+    with pytest.raises(RuntimeError, match="secret"):
+        get(enrolled, "/proof/1", enrolled.signer())
+
+
+def broken(*_: object) -> None:
     raise RuntimeError("secret")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audit.chains import OwnerRow
+from audit.chains import OwnerRow, find_enrolled
 from audit.enrolment import (
     NONCE_TTL_S,
     AlreadyEnrolled,
@@ -18,12 +19,15 @@ from audit.enrolment import (
     Unauthorised,
     authorise,
     decide_enrolment,
+    find_own,
     parse_enrolment,
 )
+from tests.audit.log_setup import LogSetup
 from tests.audit.town import enrolment_body
 from tests.fakes import NOW
 from verifier.client import Signer, sign_request
 from verifier.ed25519 import load_private_key
+from verifier.entry import Operation
 from verifier.errors import Malformed
 from verifier.keys import derive_keys, format_log_name
 from verifier.request import MAX_SKEW_S, Enrolment, enrolment_message
@@ -150,3 +154,33 @@ def test_request_is_authorised_for_what_was_signed_alone() -> None:
     ):
         with pytest.raises(Unauthorised):
             authorise(*changed)
+
+
+def test_own_sources_are_those_whose_enrolled_owner_has_the_key(tmp_path: Path) -> None:
+    """The key that `find_enrolled` names opens a source: its owner's, else the instance's, never a custodial one."""
+    log = LogSetup(tmp_path / "log")
+    try:
+        named = {"folder:f0": log.source}
+        named |= {f"folder:f{i}": log.store.add_source(f"folder:/{i}", f"folder:f{i}") for i in (1, 2)}
+        log.see(Operation.CREATED, 1, b"0", "a.txt")  # makes the custodial owner
+        keys = [derive_keys(bytes([i]) * 32, log.log_name) for i in range(4)]
+        custodial = log.store.reader().execute("SELECT owner_key FROM owners WHERE kind = 'custodial'").fetchone()[0]
+        tried = [custodial, *(key.public for key in keys)]
+        check_own(log, named, tried)
+        for source, key, replace in ((1, 0, False), (None, 1, False), (2, 2, False), (1, 2, True), (None, 0, True)):
+            blinding = bytes([source or 0]) * 32  # one key under several roots
+            log.recorder.enrol(source, "alice", keys[key].public, blinding, replace)
+            check_own(log, named, tried)
+    finally:
+        log.close()
+
+
+def check_own(log: LogSetup, named: dict[str, int], keys: list[bytes]) -> None:
+    conn = log.store.reader()
+    owners = {row: find_enrolled(conn, row) for row in named.values()}
+    for key in keys:
+        own = [row for row, owner in owners.items() if owner is not None and owner.owner_key == key]
+        assert find_own(conn, key) == own
+        for source_id, row in named.items():
+            assert find_own(conn, key, source_id) == ([row] if row in own else [])
+    assert find_own(conn, keys[-1], "folder:f9") == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from audit import tree as tree_module
 from audit.errors import Fatal, Refused
 from audit.store import Store, create_store, open_store
 from audit.tree import Tree, append_leaves, read_bundle, read_leaf, read_published_tile, tile_id
@@ -120,6 +121,27 @@ def test_cached_tile_gives_way_to_a_wider_one(store: Store) -> None:
     with store.transaction() as conn:
         append_leaves(conn, 600, LEAVES[600:1100])
     assert tree.root(store.reader(), 1100) == mth(LEAVES[:1100])
+
+
+def test_edges_are_kept_within_bounds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proofs of many sizes stay right when edges are forgotten on the way, and no more than so many are kept."""
+    monkeypatch.setattr(tree_module, "CACHED_EDGES", 3)
+    conn, tree = grow(store, 600), Tree()
+    for size in (599, 515, 600, 301, 599, 7):
+        assert tree.inclusion(conn, 2, size) == path(2, LEAVES[:size])
+        assert tree.consistency(conn, 5, size) == consistency(5, LEAVES[:size])
+        assert 0 < len(tree._edges) <= 3
+
+
+def test_root_is_computed_from_the_tiles(store: Store) -> None:
+    """A root never comes from the edges that are kept for proofs: whoever compares it wants to know what is on disk."""
+    conn, tree = grow(store, 300), Tree()
+    tree.inclusion(conn, 3, 300)
+    root = tree.root(conn, 300)
+    with store.transaction() as writer:
+        data = writer.execute("SELECT data FROM tiles WHERE id = 1").fetchone()[0]
+        writer.execute("UPDATE tiles SET data = ? WHERE id = 1", (bytes(len(data)),))
+    assert tree.root(conn, 300) != root
 
 
 def test_bundle_is_encoded_as_the_spec_says(store: Store) -> None:
