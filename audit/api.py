@@ -48,7 +48,7 @@ from audit.publisher import read_newest_signed, read_proof_tree
 from audit.schema import Owner, sql, table
 from audit.service import Service
 from audit.tree import read_published_tile
-from verifier.encoding import Reader, decode_base64, decode_decimal, encode_base64, encode_hashes
+from verifier.encoding import decode_base64, decode_decimal, encode_base64, encode_hashes
 from verifier.entry import MAX_ENTRIES, MAX_PATH, Seal, decode_seal
 from verifier.errors import Error, Malformed, NotVerified
 from verifier.keys import check_source_id
@@ -443,14 +443,6 @@ class App(FastAPI):
         headers = [*PROOF_HEADERS, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-def decode_seal(data: bytes) -> Seal:
-    """A seal with its signature, as it stands in an entry (SPEC 5.1)."""
-    reader = Reader(data, "seal")
-    seal = decode_seal(reader)
-    reader.end()
-    return seal
 
 
 def create_app(service: Service) -> FastAPI:

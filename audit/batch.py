@@ -1,6 +1,7 @@
 """Observations become entries: one caller's batch, inside the writer's transaction.
 
     batch = Batch(store, roots, conn, now)
+    batch.look_up(observations)                          optional: one statement instead of one for each
     recorded = [batch.observe(observation) for observation in observations]
     batch.flush()
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, null, select, update
@@ -34,6 +35,7 @@ from audit.chains import (
     OWNER,
     Current,
     Roots,
+    find_all_current,
     find_current,
     get_chain,
     get_owner,
@@ -130,6 +132,11 @@ _put_chain = upsert(_CHAINS)
 _PUT_CHAIN = sql(
     _put_chain.on_conflict_do_update(index_elements=["id"], set_={name: _put_chain.excluded[name] for name in _ENDS})
 )
+_MOVE_END = sql(  # of most entries: no column that stands in an index, so no index is written
+    update(_CHAINS)
+    .values({name: bindparam(name) for name in ("last_seq", "head", "version", "size", "digest")})
+    .where(_CHAINS.c.id == bindparam("chain"))
+)
 _INSERT_ENTRY = sql(insert(_ENTRIES))
 _INSERT_PENDING = sql(insert(_PENDING))
 _ERASE = {
@@ -162,10 +169,18 @@ class Batch:
     def __init__(self, store: Store, roots: Roots, conn: sqlite3.Connection, now: int) -> None:
         self._store, self._roots, self._conn, self._now = store, roots, conn, now
         self._next_row = 0  # of `chains`; looked up for the first new one
-        self._current: dict[tuple[int, int], Current] = {}
+        self._current: dict[tuple[int, int], Current | None] = {}
         self._chains: dict[int, Current] = {}
+        self._whole: set[int] = set()  # of _chains: new, or of another status or path
         self._entries: list[tuple[Any, ...]] = []
         self._leaves: list[tuple[Any, ...]] = []
+
+    def look_up(self, observations: Sequence[Observation]) -> None:
+        """Reads the chains of all these files in one go."""
+        for source in {o.source for o in observations}:
+            files = list({o.file_id for o in observations if o.source == source})
+            found = find_all_current(self._conn, source, files)
+            self._current.update(((source, file_id), found.get(file_id)) for file_id in files)
 
     def observe(self, o: Observation) -> Recorded:
         """Appends the observation's entry, and before it what has to be closed and adopted."""
@@ -205,18 +220,23 @@ class Batch:
     def flush(self) -> None:
         """Writes what was collected: chains first, as entries refer to them."""
         run = self._conn.executemany
-        run(_PUT_CHAIN, self._chains.values())
+        chains, whole = self._chains.values(), self._whole
+        run(_PUT_CHAIN, [c for c in chains if c.id in whole])
+        run(_MOVE_END, [(*c[6:8], *c[9:12], c.id) for c in chains if c.id not in whole])
         run(_INSERT_ENTRY, self._entries)
         run(_INSERT_PENDING, self._leaves)
         self._chains.clear()
+        self._whole.clear()
         self._entries.clear()
         self._leaves.clear()
 
     # -- which chain --
 
     def _find(self, source: int, file_id: int) -> Current | None:
-        current = self._current.get((source, file_id))
-        return current or find_current(self._conn, source, file_id)
+        try:
+            return self._current[source, file_id]
+        except KeyError:
+            return find_current(self._conn, source, file_id)
 
     def _make_way(self, current: Current, o: Observation) -> Current:
         """Closes a chain that is full or of another root, if a successor can start right here."""
@@ -356,8 +376,13 @@ class Batch:
         after = _after(current, operation, seq, head, content, path)
         self._entries.append((after.id, seq, data, *openings, head, None))
         self._leaves.append((None, leaf, after.id, seq, None))
-        self._chains[after.id] = self._current[after.source, after.file_id] = after
+        self._put(after, whole=seq == 0 or after.status != current.status or after.path != current.path)
         return after
+
+    def _put(self, after: Current, whole: bool) -> None:
+        self._chains[after.id] = self._current[after.source, after.file_id] = after
+        if whole:
+            self._whole.add(after.id)
 
     def _replay(self, current: Current) -> Chain:
         self.flush()
@@ -382,9 +407,7 @@ class Batch:
     def _erase(self, after: Current, erased: Erased) -> Current:
         """Deletes an opening, so that its bytes are overwritten in the file, and what the row repeats of it."""
         self.flush()
-        self._conn.execute("PRAGMA secure_delete=ON")
         self._conn.execute(_ERASE[erased.part], (after.id, erased.seq))
-        self._conn.execute("PRAGMA secure_delete=OFF")
         return self._forget(after) if after.status == DELETED else after
 
     def _forget(self, after: Current) -> Current:
@@ -394,10 +417,8 @@ class Batch:
             after = after._replace(path=None)
         if chain.content is MISSING:
             after = after._replace(size=None, digest=None)
-        self._chains[after.id] = self._current[after.source, after.file_id] = after
-        self._conn.execute("PRAGMA secure_delete=ON")
+        self._put(after, whole=True)
         self.flush()
-        self._conn.execute("PRAGMA secure_delete=OFF")
         return after
 
 

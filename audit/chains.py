@@ -11,11 +11,13 @@ anything, to a custodial root, which the server makes when the first entry is re
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from audit.errors import Fatal
 from audit.schema import ONE, ZERO, ChainRow, EntryRow, Owner, Pending, sql, table
@@ -72,6 +74,12 @@ _FIND_CURRENT = sql(
     .limit(ONE)
     .offset(ZERO)
 )
+_files = func.json_each(bindparam("files")).table_valued("value")
+_FIND_ALL_CURRENT = sql(
+    select(_CHAINS)
+    .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.file_id.in_(select(_files.c.value)))
+    .order_by(_CHAINS.c.id)
+)
 _GET_CHAIN = sql(select(_CHAINS).where(_CHAINS.c.id == bindparam("chain")))
 _READ_STEPS = sql(
     select(_ENTRIES.c.entry, _ENTRIES.c.content, _ENTRIES.c.path, _ENTRIES.c.context)
@@ -95,6 +103,12 @@ def find_current(conn: sqlite3.Connection, source: int, file_id: int) -> Current
     """The chain that a file has now, closed or not."""
     row = conn.execute(_FIND_CURRENT, (source, file_id)).fetchone()
     return None if row is None else Current._make(row)
+
+
+def find_all_current(conn: sqlite3.Connection, source: int, files: Sequence[int]) -> dict[int, Current]:
+    """The chains that these files have now; a file without any is not in it."""
+    rows = map(Current._make, conn.execute(_FIND_ALL_CURRENT, (source, json.dumps(files))))
+    return {current.file_id: current for current in rows}  # by rising id: the newest stays
 
 
 def get_chain(conn: sqlite3.Connection, chain: int) -> Current:

@@ -212,6 +212,8 @@ class Recorder:
 
     def _apply(self, conn: sqlite3.Connection, job: _Job) -> None:
         batch = self._batch(conn)
+        if len(job.observations) > 1:
+            batch.look_up(job.observations)
         for position, observation in enumerate(job.observations):
             try:
                 job.recorded.append(batch.observe(observation))

@@ -36,6 +36,7 @@ FILE_NAME = "log.db"
 PAGE_SIZE = 8192
 BUSY_TIMEOUT_MS = 10_000
 WRITER_CACHE_KIB = 32 * 1024  # pages that a batch touches, of chains all over the file
+CHECKPOINT_PAGES = 16_384  # of the write-ahead log (128 MiB): pages that many commits change are moved once
 MAX_FILE_IDS = 1_000_000  # allotted at once
 
 _META, _SOURCES = table(Meta), table(Source)
@@ -155,9 +156,18 @@ class Store:
             return range(row[0] - count, row[0])
 
     def checkpoint_wal(self) -> None:
-        """Moves the write-ahead log into the database and empties it, so that what was erased is gone from both."""
+        """Moves the write-ahead log into the database and empties it, so that what was erased is gone from both.
+
+        TryLater: somebody still reads the state before; what was written is durable, and only the old copy is left.
+        """
         with self.lock:
-            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.Error as error:
+                _raise_ours(error)
+                raise
+        if busy:
+            raise TryLater("log.db: logged and deleted, but a reader keeps an old copy in the write-ahead log for now")
 
     def _run(self, statement: str) -> None:
         try:
@@ -216,7 +226,9 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
         meta = _read_meta(conn)
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA foreign_keys=ON")
+        conn.execute("PRAGMA secure_delete=ON")  # from the first write on: a page that splits leaves copies behind
         conn.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+        conn.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     except BaseException as error:
         conn.close()
         _raise_ours(error)

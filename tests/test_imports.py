@@ -32,6 +32,14 @@ LAZY = frozenset({"Crypto", "mnemonic"})
 BASE = STDLIB | {"cryptography", "verifier"}
 SERVER = frozenset("anyio fastapi httptools httpx pydantic sqlalchemy sqlmodel starlette uvicorn uvloop".split())
 HEAVY = frozenset("Crypto asyncio fastapi httpx mnemonic pydantic sqlalchemy sqlmodel".split())
+# What verifying has no use for and a process pays for: a millisecond each, or their makers' dozens of modules.
+SLOW = frozenset("dataclasses datetime email getpass http inspect locale logging pathlib shutil socket ssl".split())
+SLOW |= frozenset("string subprocess tempfile threading traceback unittest urllib uuid zipfile".split())
+# Each module costs a process 0.15 ms. `evidence` waits for a fork, `request` and `client` for a server.
+VERIFYING = frozenset(
+    "chain checkpoint cli commands digest ed25519 encoding entry errors files home keys leaf map merkle note outcome "
+    "policy proof record report state verdict verify words".split()
+)
 
 # Written in pieces, so that this file does not hold what it looks for.
 REGISTRIES = ["py" + "pi.org", "python" + "hosted.org", "registry.np" + "mjs", "deb.deb" + "ian.org", "crates" + ".io"]
@@ -140,7 +148,12 @@ def test_imports_of_the_verifier_are_allowed(line: str) -> None:
 
 def loaded_by(module: str) -> set[str]:
     """The modules that a fresh interpreter holds after `import module`; fails where the import does."""
-    program = f"import {module}, sys, json; print(json.dumps(sorted(sys.modules)))"
+    return loaded_after(f"import {module}")
+
+
+def loaded_after(statements: str) -> set[str]:
+    """The modules that a fresh interpreter holds after these statements; fails where they do."""
+    program = f"{statements}; import sys, json; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=ROOT,
@@ -165,6 +178,18 @@ def test_import_of_the_entry_point_loads_nothing_of_the_service() -> None:
         loaded = loaded_by("audit.__main__")
         assert not loaded & HEAVY
         assert {name for name in loaded if name.partition(".")[0] == "audit"} == {"audit", "audit.__main__"}
+
+
+def test_verifying_loads_what_it_needs_and_no_more() -> None:
+    """A run of `verify`, up to a file that is not there, loads its own modules, no slow ones, and no translations."""
+    words = ["verify", "absent", "--owner-key", "key", "--state", "absent"]
+    loaded = loaded_after(f"from verifier.cli import main; assert main({words!r}) == 4")
+    assert not loaded & (HEAVY | SLOW)
+    assert {name.split(".")[1] for name in loaded if name.startswith("verifier.")} == VERIFYING
+    assert {name for name in loaded if name.startswith("verifier.commands.")} == {
+        "verifier.commands.common",
+        "verifier.commands.verify",
+    }
 
 
 def project_files() -> Iterator[Path]:

@@ -333,8 +333,15 @@ def _decode_gap(r: Reader) -> Gap:
     return Gap(_member(GapReason, r.u8(), r.where))
 
 
-def decode_seal(r: Reader) -> Seal:
-    """A seal with its signature, off a reader that has nothing else (SPEC 5.1)."""
+def decode_seal(data: bytes) -> Seal:
+    """A seal with its signature, as it stands in an entry (SPEC 5.1)."""
+    reader = Reader(data, "seal")
+    seal = _decode_seal(reader)
+    reader.end()
+    return seal
+
+
+def _decode_seal(r: Reader) -> Seal:
     seq, head, content, checked_from = r.u64(), r.hash(), r.hash(), r.u64()
     tree_size, tree_root, previous = r.u64(), r.hash(), r.hash()
     accepts = tuple((r.hash(), r.u64()) for _ in range(_listed(r)))
@@ -361,7 +368,7 @@ _ARGUMENTS: dict[int, Callable[[Reader], Argument | None]] = {  # by code: hashi
     Operation.EXPIRED.value: _decode_expired,
     Operation.ADOPTED.value: _decode_predecessor,
     Operation.GAP.value: _decode_gap,
-    Operation.SEALED.value: decode_seal,
+    Operation.SEALED.value: _decode_seal,
     Operation.ERASED.value: _decode_erased,
     Operation.CLOSED.value: _decode_closed,
 }

@@ -24,6 +24,7 @@ FORK, CHANGED, NOT PROVEN, VERIFIED. Nothing here reads a file, a clock or a soc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 from verifier import keys as owner_keys
 from verifier.chain import (
@@ -68,6 +69,7 @@ class Run:
         self.witnesses: Cosigned | None = None
         self.auditors: Cosigned | None = None
         self.continues = False
+        self.behind = False
         self.ending: Ending | None = None
         self.chain: Chain | None = None
         self.times: Times | None = None
@@ -79,6 +81,12 @@ class Run:
     def tree(self) -> Checkpoint:
         assert self.checkpoint is not None
         return self.checkpoint
+
+    @cached_property
+    def seen(self) -> tuple[Note, Checkpoint] | None:
+        """The checkpoint that the state has pinned, opened once; None where it has none."""
+        pinned = self.memory.checkpoint
+        return None if pinned is None else open_checkpoint(pinned, *self.log_keys)
 
     @property
     def history(self) -> Chain:
@@ -121,7 +129,6 @@ def report_of(run: Run) -> Report:
     """The worst finding is the verdict; what may be remembered follows from it (SPEC 10.2)."""
     question = run.question
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
-    cosigned = run.witnesses is not None and run.witnesses.still_newest_at is not None
     now = question.as_of is None
     whole = now and question.content is not None and not question.mends
     return Report(
@@ -137,7 +144,7 @@ def report_of(run: Run) -> Report:
         run.as_of,
         run.older_version,
         run.evidence,
-        pins_checkpoint=now and run.continues and cosigned and verdict is not Verdict.FORK,
+        pins_checkpoint=now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK,
         pins_chain=whole and verdict is Verdict.VERIFIED,
     )
 
@@ -198,9 +205,10 @@ def check_checkpoint(run: Run) -> None:
 
 def check_witnesses(run: Run) -> None:
     """Step 3."""
-    run.witnesses = _quorum(run, run.trust.witnesses, run.note)
+    cosigned = _quorum(run, run.trust.witnesses, run.note)
     if run.trust.witnesses.ov == 0:
         raise NotProven("weak-policy", "two quorums of the witnesses need not overlap (ov = 0): no policy to rely on")
+    run.witnesses = cosigned
 
 
 def check_auditors(run: Run) -> None:
@@ -212,11 +220,12 @@ def check_auditors(run: Run) -> None:
 
 def check_continues(run: Run) -> None:
     """Step 5. [R] Old size and root come from the state, never from the proof."""
-    if run.memory.checkpoint is None:
+    if run.seen is None:
         run.continues = True
         return
-    seen_note, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
+    seen_note, seen = run.seen
     if run.tree.size < seen.size:
+        run.behind = True
         _refuse_rollback(run, seen_note, seen)
     elif run.tree.size == seen.size:
         run.continues = True
@@ -466,9 +475,8 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
 
 def _compare_with_seen(run: Run, checkpoint: Checkpoint, note: bytes) -> None:
     """No checkpoint of the proof has another root than the state's for the same size."""
-    if run.memory.checkpoint is not None:
-        _, seen = open_checkpoint(run.memory.checkpoint, *run.log_keys)
-        _refuse_fork(seen, run.memory.checkpoint, checkpoint, note)
+    if run.seen is not None and run.memory.checkpoint is not None:
+        _refuse_fork(run.seen[1], run.memory.checkpoint, checkpoint, note)
 
 
 def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
@@ -539,7 +547,7 @@ def _compare_heads(run: Run, stored: Proof) -> None:
     for seq, line in enumerate(stored.entries[: chain.seq + 1]):
         head = link(head, stored.chain_id, seq, entry_hash(line.entry))
         if head != chain.heads[seq]:
-            if run.question.as_of is not None:
+            if run.behind and run.question.as_of is not None:
                 from verifier.evidence import history_evidence
 
                 raise Fork(f"two signed histories differ at step {seq}", history_evidence(stored, run.proof))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from audit import batch
 from audit.batch import Observation
 from audit.chains import Current, find_current, get_owner, load_chain, read_ending
 from audit.errors import Fatal, Refused
+from audit.store import PAGE_SIZE
 from tests.audit.log_setup import LogSetup, content_of
 from verifier.chain import MISSING, NO_SEAL, Chain, close_message, seal_message
 from verifier.ed25519 import load_private_key
@@ -100,6 +102,37 @@ def test_record_is_durable_when_it_returns(log: LogSetup) -> None:
     leaves = [decode_leaf(row[0]) for row in log.store.reader().execute("SELECT leaf FROM pending ORDER BY n")]
     assert [type(leaf) for leaf in leaves] == [EnrolmentLeaf, EntryLeaf]
     assert leaves[1] == EntryLeaf(recorded.chain_id, 0, recorded.head)
+
+
+def test_batch_is_recorded_as_if_one_by_one(log: LogSetup) -> None:
+    """Within a batch a later observation sees the earlier ones, and a file's newest chain is the one that goes on."""
+    log.see(Op.CREATED, 1, b"old", "1")
+    log.see(Op.CLOSED, 1, argument=CloseReason.NEW_OWNER)
+    steps = [(Op.WRITTEN, 1, None), (Op.CREATED, 2, "2"), (Op.MOVED, 1, "moved"), (Op.WRITTEN, 2, None)]
+    steps += [(Op.TOUCHED, 1, None), (Op.DELETED, 2, None), (Op.RESTORED, 2, "back"), (Op.WRITTEN, 2, None)]
+    has_content = {Op.CREATED, Op.WRITTEN}
+    log.recorder.record(
+        [
+            Observation(
+                log.source, file_id, operation, 7, content_of(b"new") if operation in has_content else None, path
+            )
+            for operation, file_id, path in steps
+        ]
+    )
+    assert (current_of(log, 1).generation, current_of(log, 2).generation) == (1, 0)
+    for file_id, path in ((1, "moved"), (2, "back")):
+        recorded = [Op.ADOPTED] * (file_id == 1) + [operation for operation, of, _ in steps if of == file_id]
+        assert [step.entry.operation for step in replay(log, file_id).steps] == recorded
+        assert (current_of(log, file_id).path, current_of(log, file_id).content) == (path, content_of(b"new"))
+
+
+def test_written_entry_changes_three_pages(log: LogSetup) -> None:
+    """A version that keeps path and status costs a page of entries, of chains and of pending, and none of an index."""
+    log.see(Op.CREATED, 1, b"one", "a")
+    log.store.checkpoint_wal()
+    log.see(Op.WRITTEN, 1, b"two")
+    header, frame_header = 32, 24
+    assert os.path.getsize(log.store.path + "-wal") == header + 3 * (frame_header + PAGE_SIZE)
 
 
 def test_salts_are_fresh(log: LogSetup) -> None:

@@ -15,6 +15,7 @@ import pytest
 from audit.errors import Fatal, Refused, TryLater
 from audit.schema import SCHEMA_VERSION, LogTable
 from audit.store import Store, create_store, open_store
+from tests.audit.log_setup import LogSetup
 from verifier.keys import format_log_name
 
 ORIGIN = "log.example/files"
@@ -190,3 +191,16 @@ def test_file_ids_are_never_given_twice(store: Store, directory: str) -> None:
             again.new_file_ids(row, 0)
     finally:
         again.close()
+
+
+def test_checkpoint_says_when_a_reader_keeps_an_old_copy(tmp_path: Path) -> None:
+    """While a snapshot is open, what was erased may still stand in the write-ahead log; that is said, not hidden."""
+    log = LogSetup(tmp_path / "log")
+    log.store._writer.execute("PRAGMA busy_timeout=50")
+    with log.store.snapshot() as conn:
+        conn.execute("SELECT count(*) FROM meta").fetchone()
+        log.store.add_source("folder:/srv/other", "folder:f1")
+        with pytest.raises(TryLater, match="old copy"):
+            log.store.checkpoint_wal()
+    log.store.checkpoint_wal()
+    log.close()

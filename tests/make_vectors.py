@@ -1,0 +1,39 @@
+"""Writes tests/vectors: `python -m tests.make_vectors` rewrites the folder, one JSON file for each case.
+
+Everything is deterministic, so that a change of a format shows as a change of these files. The form of a file is in
+tests/vectors/README.md, the cases are in tests/vector_cases.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.vector_cases import CASES, document, history, honest, identity, malformed, seals, times, tree
+
+FOLDER = Path(__file__).resolve().parent / "vectors"
+MODULES = (honest, tree, history, seals, identity, times, malformed)  # in the order of SPEC 9
+
+
+def vectors() -> dict[str, bytes]:
+    """Every file of the folder by its name, but for the README."""
+    return {f"{name}.json": _encode(document(name)) for name in CASES}
+
+
+def _encode(value: object) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    made = vectors()
+    for path in FOLDER.glob("*.json"):
+        if path.name not in made:
+            path.unlink()
+    for name, data in made.items():
+        (FOLDER / name).write_bytes(data)
+    print(f"{len(made)} vectors, {sum(map(len, made.values()))} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Steps 13 and 14 of SPEC 9: the file that was asked for, and its bytes."""
+
+from __future__ import annotations
+
+from tests import map_reference
+from tests.builder import World
+from tests.vector_cases import Ask, alone, case, small
+from tests.verifier.worlds import a_file, taken_over
+from verifier.entry import Erased, Operation, Part
+from verifier.proof import Absence, Replaced
+from verifier.verdict import Memory
+
+NOT_PROVEN, CHANGED = "NOT PROVEN", "CHANGED"
+
+
+@case(NOT_PROVEN, "deleted")
+def deleted() -> Ask:
+    """A deleted file is never VERIFIED as current, and neither path nor bytes are asked for."""
+    world = small()
+    world.record(1, Operation.DELETED)
+    world.publish()
+    return Ask(world, world.prove(1), b"evil", path="b.txt")
+
+
+@case(NOT_PROVEN, "closed")
+def closed() -> Ask:
+    """Nor is a chain that ended."""
+    world = small()
+    world.close(1)
+    world.publish()
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "path-erased")
+def path_erased() -> Ask:
+    """[R] Where the current path is erased, it can't be asked for."""
+    world = small()
+    world.record(1, Operation.ERASED, argument=Erased(1, Part.PATH))
+    world.erase(world.histories[1], 1, Part.PATH)
+    world.publish()
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "other-path")
+def other_path() -> Ask:
+    """[R] A copy that lies elsewhere, served under the path that was asked for."""
+    world = a_file(alone())
+    return Ask(world, world.prove(2), b"other", path="d.txt")
+
+
+@case(NOT_PROVEN, "other-path")
+def path_of_another_case() -> Ask:
+    """Paths are compared byte by byte."""
+    world = small()
+    return Ask(world, world.prove(1), path="A.txt")
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over() -> Ask:
+    """[R] Another file id for a known path, and nothing shows that the old file left."""
+    world, memory = taken_over(Operation.MOVED, world=alone())
+    return Ask(world, world.prove(2, pinned=2), b"new", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_from_a_file_that_was_touched() -> Ask:
+    """[R] The last step of the old file does not free the path."""
+    world, memory = taken_over(Operation.TOUCHED, world=alone())
+    return Ask(world, world.prove(2, pinned=2, replaces=(1,)), b"new", memory=memory)
+
+
+def came_back() -> tuple[World, Replaced, Memory]:
+    """File 1 moved away from a.txt and back again; the first move is shown, in the newest map."""
+    world = small(b"one")
+    memory = Memory(world.notes[2], None, 1)
+    world.record(1, Operation.MOVED, b"one", "b.txt")
+    world.publish()
+    left = world.prove(1, replaces=(1,)).replaced[0]
+    world.record(1, Operation.MOVED, b"one", "a.txt")
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    siblings = map_reference.prove(world.map, world.binding(1).chain_id)[1]
+    return world, left._replace(siblings=siblings), memory
+
+
+@case(NOT_PROVEN, "broken-proof")
+def path_taken_over_while_the_old_file_is_back() -> Ask:
+    """[R] The move away is shown, and is not the last step of the old file in the map."""
+    world, left, memory = came_back()
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[left]), b"evil", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_with_the_way_back_shown() -> Ask:
+    """[R] All steps are shown, and the last one brings the old file back to the path."""
+    world, left, memory = came_back()
+    both = left._replace(steps=[*left.steps, world.histories[1].records[-1].line])
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[both]), b"evil", memory=memory)
+
+
+def continued() -> tuple[World, Replaced, Memory]:
+    """File 1 was closed and continued at a.txt; its `closed` is shown, in the newest map."""
+    world = small(b"one")
+    memory = Memory(world.notes[2], None, 1)
+    world.close(1)
+    size = world.publish()
+    end = world.prove(1, size=size, replaces=(1,)).replaced[0]
+    world.continue_(1, b"one", "a.txt")
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    siblings = map_reference.prove(world.map, world.binding(1).chain_id)[1]
+    return world, end._replace(siblings=siblings), memory
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_from_a_chain_that_may_go_on() -> Ask:
+    """[R] After `closed`, nothing shows that there is no next generation."""
+    world, end, memory = continued()
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[end._replace(next=None)]), b"evil", memory=memory)
+
+
+@case(NOT_PROVEN, "broken-proof")
+def path_taken_over_from_a_chain_that_went_on() -> Ask:
+    """[R] The next generation is said to be absent, and the map holds it."""
+    world, end, memory = continued()
+    siblings = map_reference.prove(world.map, world.binding(1, 1).chain_id)[1]
+    end = end._replace(next=Absence(None, siblings))
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[end]), b"evil", memory=memory)
+
+
+@case(CHANGED, "bytes")
+def flipped_byte() -> Ask:
+    """The bytes are those of no version."""
+    world = small()
+    return Ask(world, world.prove(1), b"twO")
+
+
+@case(CHANGED, "bytes")
+def older_version() -> Ask:
+    """The bytes are those of an older version."""
+    world = small()
+    return Ask(world, world.prove(1), b"one")

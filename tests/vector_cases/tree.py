@@ -1,0 +1,419 @@
+"""Steps 1 to 7 of SPEC 9: names, the checkpoint and its cosigners, the tree that was seen before, the map."""
+
+from __future__ import annotations
+
+from tests import map_reference, reference
+from tests.builder import ORIGIN, SEED, History, World, secret
+from tests.vector_cases import MALFORMED, Ask, alone, case, small
+from tests.verifier.worlds import a_file, created, noted, two_logs
+from verifier.checkpoint import Checkpoint, format_checkpoint
+from verifier.entry import Operation
+from verifier.map import map_value
+from verifier.note import SIGNATURE, Note, SignerKey, cosignature_message, format_note, parse_note, sign_note
+from verifier.proof import Proof
+from verifier.verdict import Memory
+
+NOT_PROVEN, FORK = "NOT PROVEN", "FORK"
+
+
+# -- step 1 -----------------------------------------------------------------------------------------------------
+
+
+@case(NOT_PROVEN, "other-log")
+def another_log() -> Ask:
+    """The proof names a log that is not the user's."""
+    world = small()
+    return Ask(world, world.prove(1)._replace(log=ORIGIN + "+" + "0" * 64))
+
+
+@case(NOT_PROVEN, "other-source")
+def another_source() -> Ask:
+    """A proof of the same file id in another source."""
+    world, elsewhere = small(), created(b"one", b"two", world=World(1, 1, source="folder:elsewhere"))
+    return Ask(world, elsewhere.prove(1))
+
+
+@case(NOT_PROVEN, "other-file")
+def another_file_id() -> Ask:
+    """The proof of file 1, asked was file 2."""
+    world = small()
+    return Ask(world, world.prove(1), file_id=2)
+
+
+@case(NOT_PROVEN, "not-owner")
+def another_owner() -> Ask:
+    """The chain lies under a root that the server made."""
+    custodial = created(b"one", b"two", world=World(1, 1, seed=SEED[::-1]))
+    return Ask(small(), custodial.prove(1))
+
+
+@case(NOT_PROVEN, "other-chain")
+def second_chain_for_one_file() -> Ask:
+    """The server keeps a second chain for the file, under a chain id that the owner did not compute."""
+    world = small()
+    world.histories[9] = History(world.binding(1)._replace(chain_id=bytes(32)), 0, None)
+    world.record(9, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    return Ask(world, world.prove(9)._replace(file_id=1), b"evil")
+
+
+@case(NOT_PROVEN, "incomplete")
+def short_proof_without_state() -> Ask:
+    """A short proof, and the state has nothing to complete it with."""
+    world = small()
+    return Ask(world, world.prove(1, first_seq=1))
+
+
+@case(NOT_PROVEN, "incomplete")
+def short_proof_beyond_the_state() -> Ask:
+    """A short proof that starts after the last step that the state has."""
+    world = small(b"one")
+    seen, size = world.prove(1), max(world.notes)
+    for data in (b"two", b"three"):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+    world.publish()
+    return Ask(world, world.prove(1, pinned=size, first_seq=2), b"three", memory=Memory(world.notes[size], seen))
+
+
+# -- step 2 -----------------------------------------------------------------------------------------------------
+
+
+def renoted(world: World, note: bytes) -> Proof:
+    """The newest proof of file 1 under another note, which alone speaks of its times."""
+    return world.prove(1)._replace(checkpoint=note, first=None, before=None)
+
+
+@case(NOT_PROVEN, "unknown-log")
+def checkpoint_of_another_log() -> Ask:
+    """[R] Two logs of one policy: a checkpoint of the one proves nothing for a chain of the other."""
+    one, two, _ = two_logs(1, 1)
+    return Ask(one, two.prove(1), b"evil", path="d.txt")
+
+
+@case(NOT_PROVEN, "unsigned")
+def log_not_signed() -> Ask:
+    """Another key under the log's name signed the checkpoint."""
+    world, impostor = small(), alone()
+    impostor.log = SignerKey(ORIGIN, SIGNATURE, secret("another key"))
+    created(b"one", b"two", world=impostor)
+    return Ask(world, impostor.prove(1))
+
+
+@case(NOT_PROVEN, "bad-signature")
+def forged_log_signature() -> Ask:
+    """The line of the log's key does not hold."""
+    world = small()
+    note = parse_note(world.notes[max(world.notes)])
+    forged = note.signatures[0]._replace(blob=bytes(64))
+    return Ask(world, renoted(world, format_note(note._replace(signatures=(forged, *note.signatures[1:])))))
+
+
+@case(NOT_PROVEN, "bad-signature")
+def changed_root_in_the_checkpoint() -> Ask:
+    """The root differs from the one that everybody signed."""
+    world = small()
+    note = parse_note(world.notes[max(world.notes)])
+    text = format_checkpoint(Checkpoint(ORIGIN, max(world.notes), bytes(32)))
+    return Ask(world, renoted(world, format_note(note._replace(text=text))))
+
+
+@case(NOT_PROVEN, "empty-tree")
+def empty_tree() -> Ask:
+    """A tree of size 0 has no last leaf that could commit to a map."""
+    world = small()
+    return Ask(world, renoted(world, world.note(0, reference.mth([]))))
+
+
+@case(FORK, "fork")
+def two_roots_of_one_size() -> Ask:
+    """The log signed two trees of one size, and the state holds the other one."""
+    mine, other = small(b"one"), small(b"evil")
+    return Ask(other, other.prove(1), b"evil", memory=Memory(mine.notes[2]))
+
+
+@case(MALFORMED)
+def extension_line() -> Ask:
+    """The checkpoint has a fourth line, though all signed it."""
+    world = small()
+    size = max(world.notes)
+    text = format_checkpoint(Checkpoint(ORIGIN, size, reference.mth(world.leaves))) + b"more\n"
+    return Ask(world, renoted(world, format_note(Note(text, (sign_note(text, world.log),)))))
+
+
+@case(MALFORMED)
+def note_without_signatures() -> Ask:
+    """A checkpoint's text alone is no signed note."""
+    world = small()
+    return Ask(world, renoted(world, parse_note(world.notes[max(world.notes)]).text + b"\n"))
+
+
+# -- steps 3 and 4 ----------------------------------------------------------------------------------------------
+
+
+@case(NOT_PROVEN, "unwitnessed")
+def two_of_three_witnesses() -> Ask:
+    """One witness short of the quorum; all auditors are there."""
+    world = a_file()
+    return Ask(world, renoted(world, world.note(max(world.notes), reference.mth(world.leaves), 2)), path="d.txt")
+
+
+@case(NOT_PROVEN, "unwitnessed", "not-replayed")
+def policy_of_other_nodes() -> Ask:
+    """The policies are the user's: cosignatures of nodes that they do not name count for nothing."""
+    world, strangers = small(), alone()
+    strangers.witnesses = [SignerKey("n0.example", 4, secret("a stranger"))]
+    strangers.auditors = [SignerKey("n0.example/auditor", 4, secret("a strange auditor"))]
+    strangers.policy_text = strangers.policy_file(strangers.witnesses, 1)
+    strangers.auditors_text = strangers.policy_file(strangers.auditors, 1)
+    strangers.now = world.now
+    return Ask(strangers, world.prove(1))
+
+
+@case(NOT_PROVEN, "unwitnessed")
+def auditors_in_place_of_witnesses() -> Ask:
+    """Witness and auditor sign the same bytes, and neither counts for the other."""
+    world = small()
+    return Ask(world, renoted(world, world.note(max(world.notes), reference.mth(world.leaves), 0)))
+
+
+@case(MALFORMED)
+def one_witness_twice() -> Ask:
+    """The line of one witness is there twice, to make up for a third one."""
+    world = a_file()
+    note = parse_note(world.note(max(world.notes), reference.mth(world.leaves), 2))
+    return Ask(
+        world,
+        renoted(world, format_note(note._replace(signatures=(*note.signatures, note.signatures[2])))),
+        path="d.txt",
+    )
+
+
+@case(NOT_PROVEN, "bad-signature")
+def cosignature_of_another_tree() -> Ask:
+    """A witness's line was copied from an older checkpoint."""
+    world = small()
+    old, new = (parse_note(world.notes[size]) for size in sorted(world.notes))
+    mixed = (new.signatures[0], old.signatures[1], new.signatures[2])
+    return Ask(world, renoted(world, format_note(Note(new.text, mixed))))
+
+
+@case(NOT_PROVEN, "bad-signature")
+def cosignature_without_a_time() -> Ask:
+    """[R] A time of 0 makes the line invalid, though the witness signed it."""
+    world = small()
+    note = parse_note(world.notes[max(world.notes)])
+    signed = world.witnesses[0].sign(cosignature_message(note.text, 0))
+    zero = note.signatures[1]._replace(blob=bytes(8) + signed)
+    return Ask(world, renoted(world, format_note(Note(note.text, (note.signatures[0], zero, note.signatures[2])))))
+
+
+@case(NOT_PROVEN, "unwitnessed", "not-replayed")
+def cosignature_from_the_future() -> Ask:
+    """Cosigners that are 31 seconds ahead of the verifier's clock count for nothing."""
+    world = small()
+    return Ask(world, renoted(world, noted(world, max(world.notes), [world.now + 31])))
+
+
+@case("VERIFIED")
+def cosignature_from_the_near_future() -> Ask:
+    """30 seconds ahead of the verifier's clock still count."""
+    world = small()
+    return Ask(world, renoted(world, noted(world, max(world.notes), [world.now + 30])))
+
+
+@case(NOT_PROVEN, "weak-policy")
+def quorums_that_need_not_overlap() -> Ask:
+    """One witness of two is enough, so two histories pass though nobody lies."""
+    world = created(b"one", b"two", world=World(2, 1))
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "weak-policy")
+def quorum_none_of_witnesses() -> Ask:
+    """`quorum none` asks nothing of any witness."""
+    world = small()
+    world.policy_text = world.policy_text.replace(b"quorum g", b"quorum none")
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "not-replayed")
+def quorum_none_of_auditors() -> Ask:
+    """`quorum none` asks nothing of any auditor."""
+    world = small()
+    world.auditors_text = world.auditors_text.replace(b"quorum g", b"quorum none")
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "not-replayed")
+def nobody_replayed() -> Ask:
+    """[R] Witnesses vouch that the log grew, and not for the map."""
+    world = small()
+    return Ask(world, renoted(world, world.note(max(world.notes), reference.mth(world.leaves), 1, 0)))
+
+
+@case(NOT_PROVEN, "not-replayed")
+def map_of_an_older_head() -> Ask:
+    """[R] The newest map leaves out the last entry, which no honest auditor signs."""
+    world = small()
+    history = world.histories[1]
+    world.map[history.binding.chain_id] = map_value(0, history.chain.heads[0], history.records[0].index)
+    old = world.prove(1, size=min(world.notes))
+    size = world.publish(auditors=0)
+    mapped = old.map._replace(root=map_reference.build_map(world.maps[size]), siblings=[])
+    paths = {
+        "commitment": reference.path(size - 1, world.leaves),
+        "last": reference.path(history.records[0].index, world.leaves),
+    }
+    return Ask(world, old._replace(map=mapped, checkpoint=world.notes[size], first=None, **paths), b"one")
+
+
+@case(NOT_PROVEN, "not-replayed")
+def rewritten_history_continued() -> Ask:
+    """[R] The leaves hold the old entry, the map a head over a rewritten one: replay gets another map."""
+    world, other = small(), small(b"one", b"evil")
+    history, chain = world.histories[1], world.histories[1].chain
+    history.records[1].line = other.histories[1].records[1].line
+    chain.head = chain.heads[1] = other.histories[1].chain.head
+    world.record(1, Operation.WRITTEN, b"three", "a.txt")
+    world.publish(auditors=0)
+    return Ask(world, world.prove(1), b"three")
+
+
+# -- step 5 -----------------------------------------------------------------------------------------------------
+
+
+@case("VERIFIED")
+def continues_the_tree_seen() -> Ask:
+    """Consistency from the tree that the state holds."""
+    world = small()
+    size = min(world.notes)
+    return Ask(world, world.prove(1, pinned=size), memory=Memory(world.notes[size]))
+
+
+@case(NOT_PROVEN, "unconnected")
+def not_connected_to_the_tree_seen() -> Ask:
+    """[R] The proof starts from another size than the one that the state holds."""
+    world = small(b"one", b"one", b"two")
+    one, two, _ = sorted(world.notes)
+    return Ask(world, world.prove(1, pinned=one), memory=Memory(world.notes[two]))
+
+
+@case(NOT_PROVEN, "unconnected")
+def no_consistency_shown() -> Ask:
+    """The state holds a smaller tree, and the proof shows no consistency at all."""
+    world = small()
+    return Ask(world, world.prove(1), memory=Memory(world.notes[min(world.notes)]))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def another_history_than_the_tree_seen() -> Ask:
+    """[R] Consistency that merely fails is no evidence of a fork; no other checkpoint is shown."""
+    mine, other = small(b"one"), small(b"evil", b"two")
+    proof = other.prove(1, pinned=2)._replace(first=None, before=None)
+    return Ask(other, proof, memory=Memory(mine.notes[2]))
+
+
+@case(NOT_PROVEN, "stale")
+def smaller_tree_than_seen() -> Ask:
+    """An honest, older proof."""
+    world = small()
+    return Ask(world, world.prove(1, size=min(world.notes)), b"one", memory=Memory(world.notes[max(world.notes)]))
+
+
+@case(FORK, "fork")
+def rolled_back() -> Ask:
+    """A witness signed the smaller tree later than the bigger one."""
+    world = small()
+    one, two = sorted(world.notes)
+    world.tick(60)
+    again = noted(world, one, [world.now])
+    proof = world.prove(1, size=one)._replace(checkpoint=again)
+    return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
+
+
+@case(FORK, "not-replayed", "fork")
+def rolled_back_by_an_auditor_in_time() -> Ask:
+    """One auditor of four signed the smaller tree later than the bigger one; everyone else signed before."""
+    world = a_file()
+    one, two = sorted(world.notes)
+    now = world.now
+    text_of = noted(world, one, [now - 20] * 4, [now])
+    proof = world.prove(1, size=one)._replace(checkpoint=text_of)
+    return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
+
+
+@case(FORK, "fork")
+def malformed_part_after_a_fork() -> Ask:
+    """[R] A part that is not in its format hides no fork that was found before."""
+    world = small()
+    one, two = sorted(world.notes)
+    world.tick(60)
+    proof = world.prove(1, size=one)._replace(checkpoint=noted(world, one, [world.now]))
+    line = proof.entries[0]._replace(content=b"short")
+    return Ask(world, proof._replace(entries=[line]), b"one", memory=Memory(world.notes[two]))
+
+
+# -- steps 6 and 7 ----------------------------------------------------------------------------------------------
+
+
+@case(NOT_PROVEN, "broken-proof")
+def older_map_in_a_newer_tree() -> Ask:
+    """[R] The map commitment shown is in the tree, and is not its last leaf."""
+    world = small()
+    one, two = sorted(world.notes)
+    commitment = reference.path(one - 1, world.leaves)
+    old = world.prove(1, size=one)
+    return Ask(world, old._replace(checkpoint=world.notes[two], commitment=commitment, first=None), b"one")
+
+
+@case(NOT_PROVEN, "broken-proof")
+def tree_that_ends_in_an_entry() -> Ask:
+    """[R] The last leaf of the signed tree commits to no map."""
+    world = small()
+    proof, size = world.prove(1), max(world.notes)
+    world.record(4, Operation.CREATED, b"x", "x")
+    changes = {
+        "commitment": reference.path(size, world.leaves),
+        "last": reference.path(proof.map.leaf_index, world.leaves),
+    }
+    note = world.note(size + 1, reference.mth(world.leaves))
+    return Ask(world, proof._replace(checkpoint=note, first=None, before=None, **changes))
+
+
+def map_that_says(**change: object) -> Ask:
+    world = a_file(alone())
+    proof = world.prove(1)
+    return Ask(world, proof._replace(map=proof.map._replace(**change)), path="d.txt")  # type: ignore[arg-type]
+
+
+@case(NOT_PROVEN, "broken-proof")
+def another_head_than_the_map_holds() -> Ask:
+    """The head shown is not the one in the map."""
+    return map_that_says(head=bytes(32))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def another_last_seq_than_the_map_holds() -> Ask:
+    """The last seq shown is not the one in the map."""
+    return map_that_says(seq=1)
+
+
+@case(NOT_PROVEN, "broken-proof")
+def another_map_root() -> Ask:
+    """The map root shown is not the one that the tree commits to."""
+    return map_that_says(root=bytes(32))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def another_sibling_in_the_map() -> Ask:
+    """The siblings shown do not lead to the map root."""
+    return map_that_says(siblings=[bytes([1]) * 32])
+
+
+@case(MALFORMED)
+def empty_deepest_sibling() -> Ask:
+    """[R] A deepest sibling that is the empty constant would let one key stand at two depths."""
+    world = a_file(alone())
+    proof = world.prove(1)
+    shown = proof.map
+    return Ask(world, proof._replace(map=shown._replace(siblings=[bytes(32), *shown.siblings])), path="d.txt")
