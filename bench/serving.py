@@ -33,7 +33,7 @@ MAX_MEMORY_MB = 300
 NAME = "proof over HTTP, p50"
 PARTS = {"signature": "to verify the request's signature", "proof": "to make the proof"}
 NGINX = """
-worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log stderr error;
+{user}worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log stderr error;
 events {{ worker_connections 64; }}
 http {{
   access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000; default_type application/json;
@@ -193,8 +193,9 @@ def nginx(temporary: str, files: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     path = os.path.join(directory, "nginx.conf")
+    user = "user root; " if os.geteuid() == 0 else ""  # its workers read what only this user may
     with open(path, "w") as file:
-        file.write(NGINX.format(directory=directory, port=port, files=files))
+        file.write(NGINX.format(user=user, directory=directory, port=port, files=files))
     process = subprocess.Popen([program, "-p", directory, "-c", path], stderr=subprocess.DEVNULL)
     try:
         wait_for(port, process)

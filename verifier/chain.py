@@ -29,9 +29,9 @@ SPEC 4. Entries are linked, and the first link binds the chain to its log, owner
 checkable and is skipped; a missing opening that no `erased` entry names is NOT PROVEN.
 
 Taints stick: `altered` and `gap` stay through every later operation, and into the next generation. Only the
-owner's seal that lists a taint clears it; an `altered` also goes when the file is `reverted` to a version from
-before it, and comes back when it is reverted to the altered one. Nothing is cleared through an erased part, and no
-server-said `written` clears anything.
+owner's seal that lists a taint clears it. An `altered` is also mended when the file is `reverted` to a version from
+before it, and stands again when it is reverted to one from between the two. Nothing is cleared through an erased
+part, and no server-said `written` clears anything.
 
 Not checked here: that the chain is in the log (`verifier.verify`).
 """
@@ -315,19 +315,25 @@ class Chain:
             raise IllegalStep(step.entry.seq, f"reverted to step {target}, which is no older version with its bytes")
         _same(step, "content", step.content, version.content)
         self._keep_path(step)
-        if version.content is not MISSING and step.content is not MISSING:
-            self._clear_altered_after(target, step.entry.seq)
-        if (self.binding.chain_id, target) in self._mended:
-            self._taint(self._mended.pop((self.binding.chain_id, target)).taint)  # back to the altered bytes
+        shown = version.content is not MISSING and step.content is not MISSING
+        self._mend_altered_after(target, step.entry.seq, shown)
+        self._taint_again(target)
         self._set_content(step)
 
-    def _clear_altered_after(self, target: int, seq: int) -> None:
-        """[R] Only bytes from before the alteration mend it."""
+    def _taint_again(self, target: int) -> None:
+        """Back to what followed an alteration, up to the revert that mended it: it stands again."""
+        for key, mended in list(self._mended.items()):
+            if mended.taint.seq <= target < mended.versions[1]:
+                self._taint(self._mended.pop(key).taint)
+
+    def _mend_altered_after(self, target: int, seq: int, shown: bool) -> None:
+        """[R] Only bytes from before the alteration mend it, and only where they are shown to be the same."""
         own = self.binding.chain_id
         for key, taint in list(self.taints.items()):
             if taint.kind is TaintKind.ALTERED and taint.chain_id == own and taint.seq > target:
-                del self.taints[key]
                 self._mended[key] = Mended(taint, (target, seq))
+                if shown:
+                    del self.taints[key]
 
     def _altered(self, step: Step) -> None:
         if isinstance(step.content, Content) and isinstance(self.content, Content):

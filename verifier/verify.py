@@ -564,6 +564,9 @@ def _check_replaced(run: Run, file_id: int | None, path: str) -> None:
             f"{path!r} was file {file_id} before, now {run.proof.file_id}, and nothing shows that the old one left"
         )
         raise NotProven("other-file-id", message)
+    if replaced.generation != run.memory.path_generation:
+        message = f"generation {run.memory.path_generation} of file {file_id} was seen, {replaced.generation} is shown"
+        raise NotProven("other-file-id", f"{message}: verify that file first")
     steps = [_open(line) for line in replaced.steps]
     if not steps or not _frees(steps, path):
         raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")

@@ -136,9 +136,10 @@ def slow_expired(steps: list[Step]) -> set[int]:
     return {seq for item in steps if isinstance(item.entry.argument, Expired) for seq in item.entry.argument.seqs}
 
 
-def slow_taints(steps: list[Step]) -> set[Taint]:
-    """Each rule of the text in turn: what it adds, what it takes away."""
+def slow_standing(steps: list[Step]) -> tuple[set[Taint], dict[Taint, tuple[int, int]]]:
+    """Each rule of the text in turn: the taints that stand, and for each that a revert mended the two versions."""
     found: set[Taint] = set()
+    mended: dict[Taint, tuple[int, int]] = {}
     for item in steps:
         entry = item.entry
         if entry.operation is Operation.ALTERED:
@@ -147,25 +148,27 @@ def slow_taints(steps: list[Step]) -> set[Taint]:
             found.add(Taint(CHAIN, entry.seq, TaintKind.GAP))
         if isinstance(entry.argument, Reverted):
             target = entry.argument.target
+            older = {t for t in found if t.kind is TaintKind.ALTERED and t.seq > target}
+            mended |= dict.fromkeys(older, (target, entry.seq))
             if MISSING not in (item.content, steps[target].content):
-                found = {t for t in found if t.kind is not TaintKind.ALTERED or t.seq <= target}
-            if steps[target].entry.operation is Operation.ALTERED:
-                found.add(Taint(CHAIN, target, TaintKind.ALTERED))
+                found -= older
+            again = {taint for taint, (_, at) in mended.items() if taint.seq <= target < at}
+            found |= again
+            mended = {taint: at for taint, at in mended.items() if taint not in again}
         if isinstance(entry.argument, Seal):
-            found = {t for t in found if (t.chain_id, t.seq) not in entry.argument.accepts}
-    return found
+            accepted = entry.argument.accepts
+            found = {t for t in found if (t.chain_id, t.seq) not in accepted}
+            mended = {t: at for t, at in mended.items() if (t.chain_id, t.seq) not in accepted}
+    return found, mended
+
+
+def slow_taints(steps: list[Step]) -> set[Taint]:
+    return slow_standing(steps)[0]
 
 
 def slow_mending(steps: list[Step]) -> set[int]:
-    """The versions on which the clearing of some alteration rests, while no seal accepts that alteration."""
-    rests: dict[Taint, set[int]] = {}
-    for item in steps:
-        if isinstance(item.entry.argument, Reverted):
-            seq, target = item.entry.seq, item.entry.argument.target
-            before, after = slow_taints(steps[:seq]), slow_taints(steps[: seq + 1])
-            rests |= {taint: {seq, target} for taint in before - after}
-            rests = {taint: versions for taint, versions in rests.items() if taint not in after}
-    return set().union(*rests.values())
+    """The versions on which the mending of some alteration rests, while no seal accepts that alteration."""
+    return {seq for versions in slow_standing(steps)[1].values() for seq in versions}
 
 
 def slow_part(rule: str, got: object, before: object, named: object) -> bool:

@@ -232,3 +232,18 @@ def test_verify_compares_size_and_digest() -> None:
     for content in (content_of(b"two")._replace(size=4), content_of(b"two")._replace(sha3_256=bytes(32))):
         report = verify(world.prove(1), world.trust, Question(world.now, content, "d.txt"), Memory())
         assert said(report) == ("CHANGED", "bytes")
+
+
+def test_verify_refuses_path_freed_by_a_made_up_generation() -> None:
+    """[R] The server knows the blinding key and can start any generation; only the one seen last frees a path."""
+    world = World()
+    world.record(1, Operation.CREATED, b"one", "a.txt")
+    world.publish()
+    world.histories[1] = History(world.binding(1, 5), 5, None)
+    world.record(1, Operation.CREATED, b"one", "b.txt")
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    proof = world.prove(2, replaces=(1,))
+    report = world.verify(proof, b"evil", Memory(path_file_id=1), path="a.txt")
+    assert said(report) == ("NOT PROVEN", "other-file-id")
+    assert said(world.verify(proof, b"evil", Memory(path_file_id=1, path_generation=5), path="a.txt")) == VERIFIED

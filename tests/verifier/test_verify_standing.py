@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.builder import World
 from tests.verifier.worlds import VERIFIED, a_file, altered, ask, created, key_of, said, two_generations
 from verifier.entry import Erased, Expired, ExpiryReason, Gap, GapReason, Operation, Part, Reverted
 
@@ -197,3 +198,17 @@ def test_verify_refuses_illegal_step() -> None:
     report = world.verify(world.prove(1), b"evil", path="b.txt")
     assert said(report) == ("CHANGED", "illegal")
     assert report.findings[0].seq == 1
+
+
+def test_verify_refuses_alteration_laundered_by_two_reverts() -> None:
+    """[R] Reverted before the alteration and then to what was written over it: the alteration stands again."""
+    world = World()
+    world.record(1, Operation.CREATED, b"one", "a.txt")
+    world.record(1, Operation.ALTERED, b"evil", "a.txt")
+    world.record(1, Operation.WRITTEN, b"evil, and more", "a.txt")
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(0))
+    world.publish()
+    assert ask(world, b"one") == VERIFIED
+    world.record(1, Operation.REVERTED, b"evil, and more", "a.txt", Reverted(2))
+    world.publish()
+    assert ask(world, b"evil, and more") == ("CHANGED", "altered")

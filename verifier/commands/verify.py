@@ -249,7 +249,11 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
     file = home.read_file(log, file_id)
     known = home.read_path(log, path) if path is not None else None
     stored = parse_once(file.proof) if file is not None and file.proof is not None else None
-    return Memory(log.checkpoint, stored, known.file_id if known else None)
+    if known is None:
+        return Memory(log.checkpoint, stored)
+    other = home.read_file(log, known.file_id)
+    generation = parse_once(other.proof).generation if other is not None and other.proof is not None else 0
+    return Memory(log.checkpoint, stored, known.file_id, generation)
 
 
 def pin_checkpoint(home: Home, log: LogState, report: Report) -> None:
