@@ -241,7 +241,17 @@ def verify_signature(note: Note, key: VerifierKey) -> bytes:
 
 def verify_cosignature(note: Note, key: VerifierKey) -> int:
     """The timestamp, once the cosigner has stated that at that time this was the newest tree it had seen (type 04)."""
-    blob = _blob(note, key, COSIGNATURE)
+    return _verify_timestamped(note, key, _blob(note, key, COSIGNATURE))
+
+
+def verify_cosignatures(note: Note, keys: Iterable[VerifierKey]) -> dict[VerifierKey, int]:
+    """The timestamps of those keys that have a line. One line that does not hold refuses them all."""
+    found = [(key, find_signature(note, key)) for key in keys]
+    return {key: _verify_timestamped(note, key, blob) for key, blob in found if blob is not None}
+
+
+def _verify_timestamped(note: Note, key: VerifierKey, blob: bytes) -> int:
+    _check_algorithm(key, COSIGNATURE)
     timestamp, signature = int.from_bytes(blob[:TIMESTAMP_SIZE], "big"), blob[TIMESTAMP_SIZE:]
     if not 1 <= timestamp <= MAX_U64:
         raise BadSignature(key.name, key.key_id, f"has time {timestamp}, want 1 to {MAX_U64}")
@@ -249,18 +259,17 @@ def verify_cosignature(note: Note, key: VerifierKey) -> int:
     return timestamp
 
 
-def verify_cosignatures(note: Note, keys: Iterable[VerifierKey]) -> dict[VerifierKey, int]:
-    """The timestamps of those keys that have a line. One line that does not hold refuses them all."""
-    return {key: verify_cosignature(note, key) for key in keys if find_signature(note, key) is not None}
-
-
 def _blob(note: Note, key: VerifierKey, algorithm: int) -> bytes:
-    if key.algorithm != algorithm:
-        raise Malformed(f"want a key of type 0x{algorithm:02x}", f"key {key.name}", f"0x{key.algorithm:02x}")
+    _check_algorithm(key, algorithm)
     blob = find_signature(note, key)
     if blob is None:
         raise NotProven("unsigned", f"no signature of {key.name} ({key.key_id.hex()})")
     return blob
+
+
+def _check_algorithm(key: VerifierKey, algorithm: int) -> None:
+    if key.algorithm != algorithm:
+        raise Malformed(f"want a key of type 0x{algorithm:02x}", f"key {key.name}", f"0x{key.algorithm:02x}")
 
 
 # Signing

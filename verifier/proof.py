@@ -242,9 +242,7 @@ def parse_proof(data: bytes) -> Proof:
 def parse_object(data: bytes, where: str) -> dict[str, object]:
     """A JSON object in UTF-8, no member twice; other JSON values and numbers are refused."""
     try:
-        value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_int=_no_number, parse_float=_no_number
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON in UTF-8 ({error})", where) from None
     if type(value) is not dict:
@@ -272,6 +270,9 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_number(text: str) -> object:
     raise ValueError("a JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_int=_no_number, parse_float=_no_number)
 
 
 def _proof(value: object) -> Proof:
