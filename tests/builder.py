@@ -335,10 +335,13 @@ _STATUS_AFTER = {Operation.DELETED: "deleted", Operation.CLOSED: "closed"}
 
 
 def lie(chain: Chain, step: Step) -> None:
-    """Appends a step to a replay whether or not it is legal, as a server that lies would."""
+    """Appends a step to a replay whether or not it is legal, as a server that lies would.
+
+    After a step whose seq does not follow, the lists of the replay have holes, which no honest replay ever sees.
+    """
     try:
         chain.append(step)
-    except NotVerified:
+    except (NotVerified, IndexError):
         entry = step.entry
         if entry.operation in _SETS_CONTENT:
             chain.version, chain.content, chain.status = entry.seq, step.content, "live"
