@@ -230,3 +230,10 @@ def test_verify_refuses_short_proof_that_does_not_fit_the_stored_one() -> None:
     seen, other = created(b"one", b"two").prove(1), created(b"one", b"evil", b"three")
     short = other.prove(1, first_seq=2)
     assert ask(other, b"three", short, memory=Memory(None, seen)) == ("CHANGED", "history")
+
+
+def test_verify_as_of_a_tree_that_is_not_smaller_is_changed_not_fork() -> None:
+    """As of a time, heads that differ are a FORK with a smaller tree alone; else the history was changed."""
+    seen, other = created(b"one", b"two").prove(1), created(b"one", b"evil")
+    report = other.verify(other.prove(1), b"evil", Memory(None, seen, 1), path="a.txt", as_of="proof")
+    assert said(report) == ("CHANGED", "pinned")

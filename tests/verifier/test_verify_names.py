@@ -10,7 +10,7 @@ import pytest
 from tests import map_reference
 from tests.builder import ORIGIN, SOURCE, History, World, content_of
 from tests.verifier.worlds import VERIFIED, a_file, ask, created, said, taken_over
-from verifier.entry import Erased, Operation, Part
+from verifier.entry import Erased, Gap, GapReason, Operation, Part
 from verifier.errors import Usage
 from verifier.verdict import Memory, Question
 from verifier.verify import verify
@@ -247,3 +247,19 @@ def test_verify_refuses_path_freed_by_a_made_up_generation() -> None:
     report = world.verify(proof, b"evil", Memory(path_file_id=1), path="a.txt")
     assert said(report) == ("NOT PROVEN", "other-file-id")
     assert said(world.verify(proof, b"evil", Memory(path_file_id=1, path_generation=5), path="a.txt")) == VERIFIED
+
+
+def test_verify_refuses_path_freed_with_a_gap_after_it() -> None:
+    """[R] Where history is missing after the old file left, nothing shows that it has not come back."""
+    world = World()
+    world.record(1, Operation.CREATED, b"one", "a.txt")
+    world.record(1, Operation.MOVED, b"one", "b.txt")
+    world.record(1, Operation.GAP, argument=Gap(GapReason.UNKNOWN))
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    proof = world.prove(2, replaces=(1,))
+    history, last = world.histories[1], proof.replaced[0]
+    steps = [record.line for record in history.records[1:]]
+    shown = proof._replace(replaced=[last._replace(before=history.chain.heads[0], steps=steps)])
+    report = world.verify(shown, b"evil", Memory(path_file_id=1), path="a.txt")
+    assert said(report) == ("NOT PROVEN", "other-file-id")
