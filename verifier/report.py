@@ -114,12 +114,15 @@ def _meaning(report: Report, compared: bool) -> str:
 
 
 def _older(report: Report) -> str:
+    """Which version these bytes are. History outlives them: expired versions count as well."""
     seq, chain = report.older_version, report.chain
     assert seq is not None
     assert chain is not None
-    after = next((step.entry for step in chain.steps[seq + 1 :] if isinstance(step.content, Content)), None)
-    replaced = "" if after is None else f" (replaced by step {after.seq}, recorded {when(after.recorded)})"
-    return f"these are the bytes of step {seq}{replaced}"
+    versions = sorted({version for version, _ in chain.carriers})
+    place = versions.index(seq)
+    after = chain.steps[versions[place + 1]].entry
+    named = f"version {place + 1} of {len(versions)} (step {seq}, {chain.steps[seq].entry.operation.word})"
+    return f"these are the bytes of {named}, replaced by step {after.seq}, recorded {when(after.recorded)}"
 
 
 def _file(report: Report) -> str:

@@ -387,7 +387,7 @@ def check_bytes(run: Run) -> None:
         return
     older = [step for step in chain.steps if isinstance(step.content, Content) and given.same_bytes(step.content)]
     if older:
-        run.older_version = older[-1].entry.seq
+        run.older_version = chain.carriers[older[-1].entry.seq][0]  # not the move or touch that carried it on
     what = "it is an older version" if older else "no version of it ever had these bytes"
     raise Changed(
         "bytes", f"the bytes are not those of the current version (step {chain.version}): {what}", chain.version

@@ -58,7 +58,18 @@ def test_report_names_the_older_version() -> None:
     world = two_steps()
     text = words(world, world.verify(world.prove(7), b"one", path="a.txt"))
     assert text.startswith("CHANGED")
-    assert "these are the bytes of step 0 (replaced by step 1, recorded 2027-01-15 08:00:10 UTC)" in text
+    assert "these are the bytes of version 1 of 2 (step 0, created), replaced by step 1, recorded 2027-01-15 08" in text
+
+
+def test_report_counts_versions_alone() -> None:
+    """A move and a touch carry a content on and are no versions; the one that set it is named."""
+    world = two_steps()
+    world.record(7, Operation.MOVED, b"two", path="b.txt")
+    world.record(7, Operation.WRITTEN, b"three", path="b.txt")
+    world.publish()
+    report = world.verify(world.prove(7), b"two", path="b.txt")
+    assert report.older_version == 1
+    assert "version 2 of 3 (step 1, written), replaced by step 3" in words(world, report)
 
 
 def test_report_puts_the_worst_finding_first() -> None:
