@@ -17,6 +17,7 @@ CLIENT = {
     "seal": "sign that this device has checked these bytes",
     "inspect": "what is in a proof, in words",
     "enrol": "make a log's history of your files yours, with your seed",
+    "login": "an app password of a Nextcloud, granted in the browser, for those without a seed",
     "seed": "make, show, write down, restore and check a seed; hand out a reader key",
 }
 SERVER = {

@@ -24,7 +24,7 @@ MAX_WIDTH = 100  # columns of help text
 # argparse has no translations of its own words, but each time looks for some: `locale` is loaded, the disk searched.
 argparse._ = str  # type: ignore[attr-defined]
 
-WORDS = ("verify", "prove", "seal", "inspect", "enrol", "seed")
+WORDS = ("verify", "prove", "seal", "inspect", "enrol", "login", "seed")
 
 
 class Command(NamedTuple):
@@ -108,6 +108,10 @@ def _command(word: str) -> Command:
             from verifier.commands import enrol
 
             return Command(enrol.DESCRIPTION, enrol.EXAMPLES, enrol.add_arguments, enrol.run)
+        case "login":
+            from verifier.commands import login
+
+            return Command(login.DESCRIPTION, login.EXAMPLES, login.add_arguments, login.run)
         case "seed":
             from verifier.commands import seed
 

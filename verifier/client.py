@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from verifier import ed25519
@@ -43,6 +44,13 @@ DEFAULT_RETRY_S, MAX_RETRY_S = 1.0, 10.0
 SHOWN = 300  # characters of a server's message
 
 
+class Credentials(Protocol):
+    """Who asks: an owner's key (`Signer`), or a Nextcloud user with an app password (`verifier.login.Login`)."""
+
+    def authorization(self, method: str, target: str, now: int, body: bytes) -> str:
+        """The Authorization header of a request."""
+
+
 class Signer(NamedTuple):
     """Who signs requests: the owner's keys for one log."""
 
@@ -52,6 +60,12 @@ class Signer(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Signer(log_name={self.log_name!r}, public={self.public.hex()})"
+
+    def authorization(self, method: str, target: str, now: int, body: bytes) -> str:
+        """The owner's signature over the request (SPEC 11.1)."""
+        message = request_message(self.log_name, method, target, now, body)
+        signature = ed25519.load_private_key(self.private).sign(message)
+        return format_authorization(Authorization(self.public, now, signature))
 
 
 class Answer(NamedTuple):
@@ -84,7 +98,16 @@ class Server:
     """One log, by its address."""
 
     def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
         self.scheme, self.host, self.port, self.base = _parse_url(url)
+
+    def is_at(self, url: str) -> bool:
+        """Whether an address is on this very server, below its base."""
+        try:
+            scheme, host, port, base = _parse_url(url)
+        except Usage:
+            return False
+        return (scheme, host, port) == (self.scheme, self.host, self.port) and f"{base}/".startswith(f"{self.base}/")
 
     # -- what can be asked --------------------------------------------------------------------------------------
 
@@ -128,7 +151,7 @@ class Server:
         path = decode_hashes(hashes, "enrolment hashes", MAX_PROOF_HASHES)
         return Inclusion(root, decode_decimal(index, "enrolment index"), checkpoint.encode(), path)
 
-    def proof(self, signer: Signer, path: str | None, file_id: int | None, **asked: str | list[str]) -> bytes:
+    def proof(self, who: Credentials, path: str | None, file_id: int | None, **asked: str | list[str]) -> bytes:
         """The bytes of a proof. `asked`: source, from, size, replaces."""
         target = "/proof" if file_id is None else f"/proof/{file_id}"
         query = [("path", path)] if path is not None and file_id is None else []
@@ -136,7 +159,7 @@ class Server:
             query += [(name, one) for one in (value if isinstance(value, list) else [value])]
         if query:
             target += "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in query)
-        answer = self._send("GET", target, signer=signer, limit=MAX_PROOF_SIZE)
+        answer = self._send("GET", target, who=who, limit=MAX_PROOF_SIZE)
         if answer.status == 200:
             return answer.body
         if answer.status in (404, 503):
@@ -152,10 +175,21 @@ class Server:
             raise _refused(answer)
         return decode_decimal(members(_object(answer), "seal", "seq")[0], "seal seq")
 
+    def post(self, target: str, body: bytes, media: str) -> tuple[int, bytes]:
+        """Status and body of an answer to somebody else's protocol (`verifier.login`)."""
+        answer = self._send("POST", target, body, media=media)
+        return answer.status, answer.body
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _send(
-        self, method: str, target: str, body: bytes = b"", signer: Signer | None = None, limit: int = MAX_ANSWER
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        who: Credentials | None = None,
+        limit: int = MAX_ANSWER,
+        media: str = "application/json",
     ) -> Answer:
         from http.client import HTTPException
 
@@ -164,9 +198,9 @@ class Server:
             raise Usage(f"request: want at most {MAX_TARGET} bytes, got {len(target)}: ask by file id")
         headers = {"Accept": "application/json", "User-Agent": "nextcloud-audit", "Connection": "close"}
         if body:
-            headers["Content-Type"] = "application/json"
-        if signer is not None:
-            headers["Authorization"] = sign_request(signer, method, target, int(time.time()), body)
+            headers["Content-Type"] = media
+        if who is not None:
+            headers["Authorization"] = who.authorization(method, target, int(time.time()), body)
         try:
             return self._exchange(method, target, body, headers, limit)
         except (OSError, HTTPException, ValueError) as error:
@@ -197,13 +231,6 @@ class Server:
             return Answer(response.status, bytes(data), _retry(response.getheader("Retry-After")))
         finally:
             connection.close()
-
-
-def sign_request(signer: Signer, method: str, target: str, now: int, body: bytes) -> str:
-    """The Authorization header for a request (SPEC 11.1)."""
-    message = request_message(signer.log_name, method, target, now, body)
-    signature = ed25519.load_private_key(signer.private).sign(message)
-    return format_authorization(Authorization(signer.public, now, signature))
 
 
 def _parse_url(url: str) -> tuple[str, str, int, str]:

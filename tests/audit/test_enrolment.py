@@ -25,7 +25,7 @@ from audit.enrolment import (
 from tests.audit.log_setup import LogSetup
 from tests.audit.town import enrolment_body
 from tests.fakes import NOW
-from verifier.client import Signer, sign_request
+from verifier.client import Signer
 from verifier.ed25519 import load_private_key
 from verifier.entry import Operation
 from verifier.errors import Malformed
@@ -139,7 +139,7 @@ def test_enrolment_is_parsed_strictly() -> None:
 
 def test_request_is_authorised_for_what_was_signed_alone() -> None:
     """Log, method, target, body and time are all covered; nothing else passes with the same header."""
-    header = sign_request(Signer(LOG, KEYS.public, KEYS.private), "GET", "/proof/1", NOW, b"")
+    header = Signer(LOG, KEYS.public, KEYS.private).authorization("GET", "/proof/1", NOW, b"")
     assert authorise(header, LOG, "GET", "/proof/1", b"", NOW + MAX_SKEW_S) == KEYS.public
     for changed in (
         (None, LOG, "GET", "/proof/1", b"", NOW),

@@ -17,7 +17,7 @@ from audit.scanning import FolderSource, add_folder
 from audit.service import Pace, Service
 from tests.fakes import NOW, FakeClock
 from verifier import ed25519
-from verifier.client import Signer, sign_request
+from verifier.client import Signer
 from verifier.encoding import decode_base64, encode_base64
 from verifier.keys import OwnerKeys, derive_keys
 from verifier.request import Enrolment, enrolment_message
@@ -134,7 +134,7 @@ class Town:
         headers = {}
         if signer is not None:
             now = self.clock.now if at is None else at
-            headers["Authorization"] = sign_request(signer, method, target, now, body)
+            headers["Authorization"] = signer.authorization(method, target, now, body)
         request = self.client.build_request(method, LOG_URL + target, content=body or None, headers=headers)
         assert request.url.raw_path.decode() == target
         return await self.client.send(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,18 +60,23 @@ def _make_tables(address: str, kind: str) -> None:
 
 
 @contextmanager
-def _postgresql(folder: Path) -> Iterator[tuple[str, str]]:
+def _postgresql(_: Path) -> Iterator[tuple[str, str]]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    tools, data = found[-1].parent, folder / "pg"
-    data.mkdir(mode=0o700)
+    tools, data = found[-1].parent, Path(tempfile.mkdtemp(prefix="nextcloud-audit-pg-"))  # pytest's own is root's alone
+    try:
+        with _run_postgresql(tools, data) as addresses:
+            yield addresses
+    finally:
+        shutil.rmtree(data)
+
+
+@contextmanager
+def _run_postgresql(tools: Path, data: Path) -> Iterator[tuple[str, str]]:
     run: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
         shutil.chown(data, "nobody")
-        for path in (folder, *folder.parents):
-            if path.stat().st_mode & 0o001 == 0 and path != Path("/"):
-                path.chmod(path.stat().st_mode | 0o011)
         run = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     init = [
         *run,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from verifier.client import Server, Signer
+from verifier.client import Credentials, Server, Signer
 from verifier.commands import common
 from verifier.commands.verify import tree_size
 from verifier.errors import Usage
@@ -21,6 +21,7 @@ from verifier.words import count, escape, parse_remote
 DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id (a path of digits: ./17)."
 EXAMPLES = """examples:
   nextcloud-audit prove Board/minutes.txt --server https://audit.example.org --seed seed.txt -o minutes.txt.proof
+  nextcloud-audit prove Shared/plan.odt --server https://audit.example.org --login login.json -o plan.odt.proof
   nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt"""
 
 
@@ -28,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("remote", metavar="REMOTE")
     parser.add_argument("--server", metavar="URL", required=True)
     common.add_seed(parser, required=False)
+    parser.add_argument("--login", metavar="FILE", help="ask as a Nextcloud user (`login` makes it), without a seed")
     parser.add_argument("--reader", metavar="FILE", help="(not enough: a request needs the owner's signature)")
     parser.add_argument("-o", "--output", metavar="FILE.proof", required=True)
     parser.add_argument("--full", action="store_true", help="all of it, even what the state holds already")
@@ -36,17 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    if not args.seed:
-        raise Usage(
-            "seed: want --seed FILE; a request for a proof is signed by the owner, which a reader key cannot do: "
-            "ask the owner for the proof file"
-        )
-    server = Server(args.server)
-    path, file_id = parse_remote(args.remote)
-    home = common.home_of(args, args.seed)
-    log = common.enrolled_log(home, args.log)
-    signer = signer_of(log, common.read_seed(args, args.seed))
-    proof = fetch(server, signer, home, log, path, file_id, full=args.full)
+    proof = _fetch_as_user(args) if args.login and not args.seed else _fetch_as_owner(args)
     data = format_proof(proof)
     write_atomic(args.output, data)
     size = tree_size(proof.checkpoint)
@@ -69,13 +61,41 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _fetch_as_owner(args: Namespace) -> Proof:
+    """Asks with the owner's signature, starting from what the state has pinned."""
+    if not args.seed:
+        raise Usage(
+            "seed: want --seed FILE, or --login FILE; a request for a proof is signed by the owner, which a reader key "
+            "cannot do: ask the owner for the proof file"
+        )
+    path, file_id = parse_remote(args.remote)
+    home = common.home_of(args, args.seed)
+    log = common.enrolled_log(home, args.log)
+    signer = signer_of(log, common.read_seed(args, args.seed))
+    return fetch(Server(args.server), signer, home, log, path, file_id, full=args.full)
+
+
+def _fetch_as_user(args: Namespace) -> Proof:
+    """Asks as a Nextcloud user: the log gives what that user may read there. A state, where given, is continued."""
+    from verifier.login import read_login
+
+    path, file_id = parse_remote(args.remote)
+    login = read_login(args.login)
+    if args.state:
+        home = common.home_of(args)
+        log = common.choose_log(home, args.log)
+        if log is not None:
+            return fetch(Server(args.server), login, home, log, path, file_id, full=args.full)
+    return _ask(Server(args.server), login, path, file_id, {})
+
+
 def signer_of(log: LogState, seed: bytes) -> Signer:
     keys = common.keys_of(log, seed)
     return Signer(log.log, keys.public, keys.private)
 
 
 def fetch(
-    server: Server, signer: Signer, home: Home, log: LogState, path: str | None, file_id: int | None, *, full: bool
+    server: Server, who: Credentials, home: Home, log: LogState, path: str | None, file_id: int | None, *, full: bool
 ) -> Proof:
     """A whole proof that starts from what the state has pinned; well formed, and not verified."""
     known = home.read_path(log, path) if path is not None else None
@@ -86,22 +106,22 @@ def fetch(
         asked["size"] = str(tree_size(log.checkpoint))
     if stored is not None and stored.map.seq > 0 and not full:
         # The last step again, so that a proof has at least one, even when nothing is new.
-        proof = _ask(server, signer, path, file_id, asked | {"from": str(stored.map.seq)})
+        proof = _ask(server, who, path, file_id, asked | {"from": str(stored.map.seq)})
         if proof.first_seq and (proof.chain_id, proof.root) != (stored.chain_id, stored.root):
-            proof = _ask(server, signer, path, file_id, asked)  # another generation, or another file by now
+            proof = _ask(server, who, path, file_id, asked)  # another generation, or another file by now
     else:
-        proof = _ask(server, signer, path, file_id, asked)
+        proof = _ask(server, who, path, file_id, asked)
     if known is not None and proof.file_id != known.file_id:
         # [R] Another file under a known path: verify wants to see that the old one has left.
         stored = _stored(home, log, proof.file_id)
-        proof = _ask(server, signer, path, file_id, asked | {"replaces": [str(known.file_id)]})
+        proof = _ask(server, who, path, file_id, asked | {"replaces": [str(known.file_id)]})
     return join(proof, stored)
 
 
 def _ask(
-    server: Server, signer: Signer, path: str | None, file_id: int | None, asked: dict[str, str | list[str]]
+    server: Server, who: Credentials, path: str | None, file_id: int | None, asked: dict[str, str | list[str]]
 ) -> Proof:
-    return parse_proof(server.proof(signer, path, file_id, **asked))
+    return parse_proof(server.proof(who, path, file_id, **asked))
 
 
 def _stored(home: Home, log: LogState, file_id: int | None) -> Proof | None:
