@@ -25,6 +25,8 @@ SERVER = {
     "serve": "run a log",
     "record": "scan a source once",
     "node": "run a witness and auditor for others",
+    "token": "let somebody enrol",
+    "upgrade": "bring a log's database to this version",
     "fsck": "verify a whole log again",
     "demo": "everything, on this machine alone",
 }

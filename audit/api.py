@@ -37,6 +37,7 @@ from audit.chains import Current, find_current, load_chain
 from audit.enrolment import (
     AlreadyEnrolled,
     EnrolmentRefused,
+    Own,
     Unauthorised,
     authorise,
     find_own,
@@ -342,29 +343,26 @@ class Api:
         owner = self._authorise(scope, b"")
         question = parse_question(file, scope["query_string"].decode("latin-1"))
         with self.store.snapshot() as conn:
-            current = self._find(conn, owner, question)
+            own, current = self._find(conn, owner, question)
             if current.last_seq < LONG_CHAIN and not question.replaces:
-                return self._prove(conn, current, question)
+                return self._prove(conn, own, current, question)
         async with self._long:
             return await asyncio.to_thread(self._prove_aside, owner, question)
 
     def _prove_aside(self, owner: bytes, question: Question) -> bytes:
         with self.store.snapshot() as conn:
-            return self._prove(conn, self._find(conn, owner, question), question)
+            return self._prove(conn, *self._find(conn, owner, question), question)
 
-    def _find(self, conn: Connection, owner: bytes, question: Question) -> Current:
-        """The chain that is asked for, once this key is that of its source's owner."""
-        source = self._source_of(conn, owner, question.source)
+    def _find(self, conn: Connection, owner: bytes, question: Question) -> tuple[Own, Current]:
+        """The chain that is asked for, once this key is that of its owner."""
+        own = self._own(conn, owner, question.source)
         file_id = question.file_id
         if question.path is not None:
-            file_id = self.service.prover.find(source, question.path)
-        current = None if file_id is None else find_current(conn, source, file_id)
-        if current is None:
-            raise NotFound
-        return current
+            file_id = self.service.prover.find(own.source, question.path, own.owners)
+        return own, _own_chain(conn, own, file_id)
 
-    def _prove(self, conn: Connection, current: Current, question: Question) -> bytes:
-        asked = question.size, question.from_seq, question.replaces
+    def _prove(self, conn: Connection, own: Own, current: Current, question: Question) -> bytes:
+        asked = question.size, question.from_seq, question.replaces, own.owners
         try:
             return format_proof(self.service.prover.build_for(conn, current, *asked))
         except TryLater as error:
@@ -380,24 +378,22 @@ class Api:
             parse_object(body, "seal"), "seal", "source", "file", "generation", "seal"
         )
         file_id = decode_decimal(file, "file")
-        source = self._source_of(self.store.reader(), owner, check_source_id(source_id))
+        own = self._own(self.store.reader(), owner, check_source_id(source_id))
         seal = decode_seal(decode_base64(data, "seal"))
         seq, is_new = await asyncio.to_thread(
-            self._record_seal, source, file_id, decode_decimal(generation, "generation"), seal
+            self._record_seal, own, file_id, decode_decimal(generation, "generation"), seal
         )
         if is_new:
             self.service.changed()
         return answer_json({"seq": str(seq)}, 202 if is_new else 200)
 
-    def _record_seal(self, source: int, file_id: int, generation: int, seal: Seal) -> tuple[int, bool]:
+    def _record_seal(self, own: Own, file_id: int, generation: int, seal: Seal) -> tuple[int, bool]:
         conn = self.store.reader()
-        current = find_current(conn, source, file_id)
-        if current is None:
-            raise NotFound
+        current = _own_chain(conn, own, file_id)
         if current.generation != generation:
             raise Refused(f"generation: got {generation}, want {current.generation}")
         try:
-            return self.service.recorder.record_seal(source, file_id, seal).seq, True
+            return self.service.recorder.record_seal(own.source, file_id, seal).seq, True
         except Refused:
             # The chain takes no seal twice. Where this very one is there, an answer was lost on the way.
             for sealed in load_chain(conn, self.store, current).seals:
@@ -411,14 +407,22 @@ class Api:
         header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
         return authorise(header, self.store.log_name, scope["method"], target, body, self.service.clock())
 
-    def _source_of(self, conn: Connection, owner: bytes, source_id: str | None) -> int:
-        """The source that is meant, once this key is that of its owner."""
+    def _own(self, conn: Connection, owner: bytes, source_id: str | None) -> Own:
+        """What this key may have of the source that is meant."""
         own = find_own(conn, owner, source_id)
         if not own:
             raise NotFound
         if len(own) > 1:
             raise Malformed("this key owns several: want source=", "query")
         return own[0]
+
+
+def _own_chain(conn: Connection, own: Own, file_id: int | None) -> Current:
+    """The chain of a file, if it is theirs; else it is as if there were none."""
+    current = None if file_id is None else find_current(conn, own.source, file_id)
+    if current is None or not own.has(current.owner):
+        raise NotFound
+    return current
 
 
 class App(FastAPI):

@@ -12,7 +12,7 @@ a row can tell), else by a replay of the whole chain with `verifier.chain.Chain`
 Chains end and go on by themselves. A chain goes on as `adopted`, naming the end before it,
 
     at 16,384 entries                         closed (full), next generation
-    when its source has got another owner     closed (enrolment, new owner, lost seed), generation 0 of the new root
+    when it has got another owner             closed (enrolment, new owner, lost seed), generation 0 of the new root
     when it was closed otherwise              next generation: at once if the file is there, else when it is seen again
 
 Anything illegal raises Refused (or an error of `verifier`), and the caller rolls the transaction back.
@@ -75,7 +75,10 @@ MAX_SIGNING_S = 300  # design 5: an entry recorded longer before it is logged lo
 
 
 class Observation(NamedTuple):
-    """What a source saw. `argument` as in the entry; for `closed` a CloseReason stands for an unsigned one."""
+    """What a source saw. `argument` as in the entry; for `closed` a CloseReason stands for an unsigned one.
+
+    `user` counts where a chain may change hands; of those that name seqs of this very chain it is left as it was.
+    """
 
     source: int
     file_id: int
@@ -85,6 +88,7 @@ class Observation(NamedTuple):
     path: str | None = None
     context: Mapping[ContextField, str] = {}
     argument: Argument | CloseReason | None = None
+    user: str = ""  # of a Nextcloud, in whose storage the file is
 
 
 class Recorded(NamedTuple):
@@ -126,7 +130,7 @@ _COLUMN = {Part.CONTENT: "content", Part.PATH: "path", Part.CONTEXT: "context"}
 # -- statements ------------------------------------------------------------------------------------------------
 
 _CHAINS, _ENTRIES, _PENDING, _TREES = table(ChainRow), table(EntryRow), table(Pending), table(TreeRow)
-_ENDS = ("last_seq", "head", "status", "version", "size", "digest", "path")
+_ENDS = ("last_seq", "head", "status", "version", "size", "digest", "path", "user")
 _NEWEST_CHAIN = sql(select(_CHAINS.c.id).order_by(_CHAINS.c.id.desc()).limit(ONE).offset(ZERO))
 _put_chain = upsert(_CHAINS)
 _PUT_CHAIN = sql(
@@ -201,7 +205,8 @@ class Batch:
 
     def carry_over(self, current: Current) -> None:
         """Ends a live chain of another root and starts its successor under the source's owner."""
-        self._succeed(self._close(current, self._why_closed(current)), current.content, current.path)
+        closed = self._close(current, self._why_closed(current, current.user))
+        self._succeed(closed, current.content, current.path, current.user)
 
     def close_signed(self, source: int, file_id: int, data: bytes, openings: Openings) -> Recorded:
         """Takes a `closed` that was planned here and signed by the owner, as it is; a live file goes on at once."""
@@ -214,7 +219,7 @@ class Batch:
         self._replay(current).append(step)
         closed = self._collect(current, step.entry.operation, data, openings, None, None)
         if current.status == LIVE:
-            closed = self._succeed(closed, current.content, current.path)
+            closed = self._succeed(closed, current.content, current.path, current.user)
         return Recorded(closed.chain_id, closed.last_seq, closed.head)
 
     def flush(self) -> None:
@@ -239,7 +244,10 @@ class Batch:
             return find_current(self._conn, source, file_id)
 
     def _make_way(self, current: Current, o: Observation) -> Current:
-        """Closes a chain that is full or of another root, if a successor can start right here."""
+        """Closes a chain that is full or of another root, if a successor can start right here.
+
+        A file that another user of the same root has now goes on in its chain: the root is all that a chain belongs to.
+        """
         if current.status == CLOSED:
             return current
         live = current.status == LIVE
@@ -247,22 +255,31 @@ class Batch:
         starts = live or o.operation in _STARTS
         if current.last_seq == MAX_ENTRIES - 2:
             reason = CloseReason.FULL
-        elif starts and not bound and self._roots.of(self._conn, o.source).id != current.owner:
-            reason = self._why_closed(current)
+        elif starts and not bound and self._roots.of(self._conn, o.source, o.user).id != current.owner:
+            reason = self._why_closed(current, o.user)
         else:
-            return current
+            return self._hand_over(current, o.user) if starts and not bound else current
         if bound and o.operation is not Operation.CLOSED or not starts:
             raise Refused(f"chain of file {o.file_id}: it is full, and can only be closed")
         if o.operation is Operation.CLOSED:
             return current
         closed = self._close(current, reason)
-        return self._succeed(closed, current.content, current.path) if live else closed
+        return self._succeed(closed, current.content, current.path, o.user) if live else closed
 
-    def _why_closed(self, current: Current) -> CloseReason:
+    def _hand_over(self, current: Current, user: str) -> Current:
+        if current.user == user:
+            return current
+        current = current._replace(user=user)
+        self._put(current, whole=True)
+        return current
+
+    def _why_closed(self, current: Current, user: str) -> CloseReason:
+        if current.user != user:
+            return CloseReason.NEW_OWNER
         before = get_owner(self._conn, current.owner)
         if before.kind != OWNER:
             return CloseReason.ENROLMENT
-        now = self._roots.of(self._conn, current.source)
+        now = self._roots.of(self._conn, current.source, user)
         return CloseReason.LOST_SEED if now.user == before.user else CloseReason.NEW_OWNER
 
     # -- closing and starting --
@@ -277,11 +294,12 @@ class Batch:
         if current.status == CLOSED or not isinstance(o.argument, CloseReason):
             raise Refused(f"closed: want an open chain and a reason (file {o.file_id})")
         closed = self._close(current, o.argument, o.mtime)
-        return self._succeed(closed, current.content, current.path) if current.status == LIVE else closed
+        live = current.status == LIVE
+        return self._succeed(closed, current.content, current.path, current.user) if live else closed
 
-    def _succeed(self, closed: Current, content: Content | None, path: str | None) -> Current:
+    def _succeed(self, closed: Current, content: Content | None, path: str | None, user: str) -> Current:
         """Starts the chain after a closed one, whose file goes on as it was."""
-        o = Observation(closed.source, closed.file_id, Operation.ADOPTED, 0, content, path)
+        o = Observation(closed.source, closed.file_id, Operation.ADOPTED, 0, content, path, user=user)
         return self._begin(o, closed)
 
     def _begin(self, o: Observation, before: Current | None) -> Current:
@@ -303,7 +321,7 @@ class Batch:
         return self._append(self._new(o, before), operation, o.mtime, content, path, o.context, argument)
 
     def _new(self, o: Observation, before: Current | None) -> Current:
-        owner = self._roots.of(self._conn, o.source)
+        owner = self._roots.of(self._conn, o.source, o.user)
         generation = before.generation + 1 if before is not None and before.owner == owner.id else 0
         source_id = self._store.source_id(self._conn, o.source)
         name = chain_id(owner.blinding_key, source_id, o.file_id, generation)
@@ -311,9 +329,8 @@ class Batch:
         row = self._next_row or self._first_row()
         self._next_row = row + 1
         named = before.id if before is not None else None
-        return Current(
-            row, o.source, o.file_id, generation, owner.id, name, -1, head, LIVE, -1, None, None, None, named
-        )
+        before_all = -1, head, LIVE, -1, None, None, None
+        return Current(row, o.source, o.file_id, generation, owner.id, name, *before_all, named, o.user)
 
     def _first_row(self) -> int:
         newest = self._conn.execute(_NEWEST_CHAIN).fetchone()
@@ -447,9 +464,8 @@ def _after(
         status = DELETED
     elif operation is Operation.CLOSED:
         status = CLOSED
-    return Current(
-        *before[:6], seq, head, status, version, size, digest, before.path if path is None else path, before.predecessor
-    )
+    path = before.path if path is None else path
+    return Current(*before[:6], seq, head, status, version, size, digest, path, *before[13:])
 
 
 def _apply_rule(rule: str, what: str, o: Observation, got: Any, before: Any) -> Any:

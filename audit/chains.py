@@ -5,8 +5,12 @@
 
 A row repeats what its entries say, so that the common operations need no replay. `fsck` compares both.
 
-Roots: a source belongs to its one enrolled owner; else to the instance root; else, while nobody has enrolled
-anything, to a custodial root, which the server makes when the first entry is recorded.
+Roots: a folder belongs to its one enrolled owner, and in a Nextcloud each user's files to the root which that user
+enrolled; else to the instance root; else, while nobody has enrolled anything, to a custodial root, which the server
+makes when the first entry is recorded.
+
+    Roots().of(conn, source, "alice")        alice's root in this Nextcloud, else the instance's, else a custodial one
+    Roots().of(conn, source, "")             of a folder
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, func, insert, select
 
 from audit.errors import Fatal
-from audit.schema import ONE, ZERO, ChainRow, EntryRow, Owner, Pending, sql, table
+from audit.schema import ONE, ZERO, ChainRow, EntryRow, Owner, Pending, Source, sql, table
 from audit.store import Store
 from verifier.chain import Binding, Chain, Ending, open_step, unsigned_close
 from verifier.ed25519 import load_private_key
@@ -29,6 +33,7 @@ from verifier.keys import KEY_SIZE, owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 
 OWNER, INSTANCE, CUSTODIAL = "owner", "instance", "custodial"
+FOLDER_SPEC = "folder:"  # all that is in such a source has one owner
 LIVE, DELETED, CLOSED = "live", "deleted", "closed"
 
 
@@ -60,6 +65,7 @@ class Current(NamedTuple):
     digest: bytes | None
     path: str | None
     predecessor: int | None
+    user: str
 
     @property
     def content(self) -> Content | None:
@@ -67,6 +73,7 @@ class Current(NamedTuple):
 
 
 _CHAINS, _ENTRIES, _OWNERS, _PENDING = table(ChainRow), table(EntryRow), table(Owner), table(Pending)
+_SOURCES = table(Source)
 _FIND_CURRENT = sql(
     select(_CHAINS)
     .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.file_id == bindparam("file_id"))
@@ -93,8 +100,10 @@ _FIND_OWNER = sql(
         _OWNERS.c.active == ONE,
         _OWNERS.c.kind == bindparam("kind"),
         _OWNERS.c.source.is_not_distinct_from(bindparam("source")),
+        _OWNERS.c.chains_of == bindparam("chains_of"),
     )
 )
+_GET_SPEC = sql(select(_SOURCES.c.spec).where(_SOURCES.c.id == bindparam("source")))
 _INSERT_OWNER = sql(insert(_OWNERS))
 _INSERT_PENDING = sql(insert(_PENDING))
 
@@ -157,17 +166,17 @@ def load_chain(conn: sqlite3.Connection, store: Store, current: Current) -> Chai
 
 
 class Roots:
-    """Which root new chains of a source get; remembered until `clear`. Used by the writer alone."""
+    """Which root new chains get; remembered until `clear`. Used by the writer alone."""
 
     def __init__(self) -> None:
-        self._owners: dict[int, OwnerRow] = {}
+        self._owners: dict[tuple[int, str], OwnerRow] = {}
 
-    def of(self, conn: sqlite3.Connection, source: int) -> OwnerRow:
-        """The owner of a source; makes the custodial one where there is none at all."""
-        owner = self._owners.get(source)
+    def of(self, conn: sqlite3.Connection, source: int, user: str) -> OwnerRow:
+        """The owner of a user's files in a source; makes the custodial one where there is none at all."""
+        owner = self._owners.get((source, user))
         if owner is None:
-            owner = find_enrolled(conn, source) or find_owner(conn, CUSTODIAL, None) or _add_custodial(conn)
-            self._owners[source] = owner
+            owner = find_enrolled(conn, source, user) or find_owner(conn, CUSTODIAL, None) or _add_custodial(conn)
+            self._owners[source, user] = owner
         return owner
 
     def clear(self) -> None:
@@ -175,20 +184,29 @@ class Roots:
         self._owners.clear()
 
 
-def find_enrolled(conn: sqlite3.Connection, source: int) -> OwnerRow | None:
-    """The enrolled owner of a source: its own, else the instance root."""
-    return find_owner(conn, OWNER, source) or find_owner(conn, INSTANCE, None)
+def find_enrolled(conn: sqlite3.Connection, source: int, user: str = "") -> OwnerRow | None:
+    """The enrolled owner of a user's files, or of a folder: their own, else the instance root."""
+    return find_owner(conn, OWNER, source, user) or find_owner(conn, INSTANCE, None)
 
 
-def find_owner(conn: sqlite3.Connection, kind: str, source: int | None) -> OwnerRow | None:
-    row = conn.execute(_FIND_OWNER, (kind, source)).fetchone()
+def find_owner(conn: sqlite3.Connection, kind: str, source: int | None, chains_of: str = "") -> OwnerRow | None:
+    row = conn.execute(_FIND_OWNER, (kind, source, chains_of)).fetchone()
     return None if row is None else OwnerRow._make(row)
 
 
-def add_owner(conn: sqlite3.Connection, owner: OwnerRow, source: int | None, private_key: bytes | None) -> OwnerRow:
+def chains_of(conn: sqlite3.Connection, source: int | None, user: str) -> str:
+    """Whose files in a source become this user's by enrolment: their own; in a folder all, whoever they are there."""
+    row = None if source is None else conn.execute(_GET_SPEC, (source,)).fetchone()
+    return "" if row is None or row[0].startswith(FOLDER_SPEC) else user
+
+
+def add_owner(
+    conn: sqlite3.Connection, owner: OwnerRow, source: int | None, private_key: bytes | None, chains_of: str = ""
+) -> OwnerRow:
     """Inserts the row and its enrolment leaf, which is pending."""
     keys = owner.owner_key, owner.blinding_key, owner.root
-    added = conn.execute(_INSERT_OWNER, (None, source, owner.user, owner.kind, *keys, private_key, None, 1)).lastrowid
+    row = None, source, owner.user, owner.kind, *keys, private_key, None, 1, chains_of
+    added = conn.execute(_INSERT_OWNER, row).lastrowid
     conn.execute(_INSERT_PENDING, (None, encode_leaf(EnrolmentLeaf(owner.root)), None, None, added))
     return owner._replace(id=added or 0)
 

@@ -25,6 +25,8 @@ COMMANDS = {
     ("init",): "audit.commands.init",
     ("serve",): "audit.commands.serve",
     ("record",): "audit.commands.record",
+    ("token",): "audit.commands.token",
+    ("upgrade",): "audit.commands.upgrade",
     ("fsck",): "audit.commands.fsck",
     ("node", "init"): "audit.commands.node_init",
     ("node", "serve"): "audit.commands.node_serve",

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from sqlalchemy import insert
 
+from audit.chains import OWNER
 from audit.errors import Refused
 from audit.schema import Token, sql, table
 from audit.store import FILE_NAME, Store, create_store, open_store
@@ -111,16 +112,16 @@ def open_log(directory: str) -> Directory:
     return Directory(directory, store, signer, witnesses, auditors)
 
 
-def new_token(store: Store, user: str, source: int | None, random: Random = os.urandom) -> str:
-    """A one-time token that lets this user enrol; for any source where none is given."""
+def new_token(store: Store, user: str, source: int | None, random: Random = os.urandom, kind: str = OWNER) -> str:
+    """A one-time token that lets this user enrol, for any source where none is given; or the instance's root."""
     token = random(TOKEN_SIZE).hex()
     with store.transaction() as conn:
-        add_token(conn, token, user, source)
+        add_token(conn, token, user, source, kind)
     return token
 
 
-def add_token(conn: sqlite3.Connection, token: str, user: str, source: int | None) -> None:
-    conn.execute(_ADD_TOKEN, (hash_token(token), user, source, 0))
+def add_token(conn: sqlite3.Connection, token: str, user: str, source: int | None, kind: str = OWNER) -> None:
+    conn.execute(_ADD_TOKEN, (hash_token(token), user, source, 0, kind))
 
 
 def hash_token(token: str) -> bytes:

@@ -4,9 +4,10 @@
     nonces.take(enrolment.nonce, now)                            whatever comes of it, it is gone
     source = decide_enrolment(enrolment, signature, standing)    pure: what the store says, against what was sent
     owner = authorise(header, log_name, method, target, body, now)
-    find_own(conn, owner)                                        the sources whose enrolled owner that is, and no other
+    find_own(conn, owner)                                        what that key is the enrolled owner of, and no more
 
-A token is for one user, once; the store knows its hash alone. A source has one enrolled owner. Whoever is refused is
+A token is for one user, once; the store knows its hash alone. A folder has one enrolled owner, a Nextcloud one for each
+user. A token of kind `instance` makes the root under which everybody's files are who enrols none. Whoever is refused is
 not told which half of it was wrong. A request is authorised before anything is looked up, so that without the key of
 some owner nobody learns anything, and with it nobody learns what another one has.
 
@@ -20,15 +21,15 @@ import os
 import sqlite3
 from collections.abc import Callable
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, literal_column, select, update
 
-from audit.chains import INSTANCE, OWNER, OwnerRow, find_owner
+from audit.chains import CUSTODIAL, FOLDER_SPEC, INSTANCE, OWNER, OwnerRow, chains_of, find_owner
 from audit.directory import hash_token
 from audit.errors import Refused
 from audit.recorder import Recorder
-from audit.schema import ONE, ZERO, Owner, Source, Token, sql, table
+from audit.schema import EMPTY, ONE, ZERO, Owner, Source, Token, sql, table
 from audit.store import Store
 from verifier.ed25519 import SIGNATURE_SIZE
 from verifier.encoding import check_text, decode_base64
@@ -51,19 +52,28 @@ MAX_NONCES = 4_096  # of all clients together; beyond that the oldest goes
 FIELDS = ("log", "source", "user", "token", "nonce", "owner", "blinding", "signature")
 
 _SOURCES, _TOKENS, _OWNERS = table(Source), table(Token), table(Owner)
+_other = _OWNERS.alias("other")
 _FIND_SOURCE = sql(select(_SOURCES.c.id).where(_SOURCES.c.source_id == bindparam("source_id")))
-# As `find_enrolled` says, for all sources at once: the key of the source's own owner, else that of the instance.
-_key = select(_OWNERS.c.owner_key).where(_OWNERS.c.active == ONE)
-_enrolled_key = func.coalesce(
-    _key.where(_OWNERS.c.source == _SOURCES.c.id).scalar_subquery(),
-    _key.where(_OWNERS.c.kind == bindparam("instance")).scalar_subquery(),
+# As `find_enrolled` says, for all sources at once: rows of owners that have this key, and what each is the owner of.
+_own_folder: Any = select(literal_column("1")).where(
+    _other.c.source == _SOURCES.c.id, _other.c.active == ONE, _other.c.chains_of == EMPTY
 )
-_own = select(_SOURCES.c.id).where(_enrolled_key == bindparam("owner_key")).order_by(_SOURCES.c.id)
+_covers = (_OWNERS.c.source == _SOURCES.c.id) | (_OWNERS.c.source.is_(None) & ~_own_folder.exists())
+_own = (
+    select(_SOURCES.c.id, _SOURCES.c.spec, _OWNERS.c.id)
+    .select_from(_OWNERS.join(_SOURCES, _covers))
+    .where(
+        _OWNERS.c.owner_key == bindparam("owner_key"), _OWNERS.c.active == ONE, _OWNERS.c.kind != bindparam("custodial")
+    )
+    .order_by(_SOURCES.c.id)
+)
 _FIND_OWN = sql(_own)
 _FIND_OWN_NAMED = sql(_own.where(_SOURCES.c.source_id == bindparam("source_id")))
 _SOURCE_IDS = sql(select(_SOURCES.c.source_id).order_by(_SOURCES.c.id))
 _FIND_TOKEN = sql(
-    select(_TOKENS.c.user, _TOKENS.c.source, _TOKENS.c.used).where(_TOKENS.c.token_hash == bindparam("token_hash"))
+    select(_TOKENS.c.user, _TOKENS.c.source, _TOKENS.c.used, _TOKENS.c.kind).where(
+        _TOKENS.c.token_hash == bindparam("token_hash")
+    )
 )
 _USE_TOKEN = sql(
     update(_TOKENS)
@@ -77,7 +87,7 @@ class EnrolmentRefused(Refused):
 
 
 class AlreadyEnrolled(Refused):
-    """The source has an owner."""
+    """These files have an owner."""
 
 
 class Unauthorised(Refused):
@@ -90,10 +100,14 @@ class TokenRow(NamedTuple):
     user: str
     source: int | None
     used: int
+    kind: str = OWNER
 
 
 class Standing(NamedTuple):
-    """What the store says about an enrolment: None for a source or token that it does not know."""
+    """What the store says about an enrolment: None for a source or token that it does not know.
+
+    `owner`: who has what the token is for.
+    """
 
     log_name: str
     source: int | None
@@ -139,8 +153,18 @@ def parse_enrolment(body: bytes) -> tuple[Enrolment, bytes]:
     return Enrolment(log, source, user, token, nonce, owner, blinding), signature
 
 
-def decide_enrolment(enrolment: Enrolment, signature: bytes, standing: Standing) -> int:
-    """The source that the enrolment is for, once key, token and source allow it."""
+class Own(NamedTuple):
+    """What a key may have of a source: chains under these owners; all of a folder's, which has one owner."""
+
+    source: int
+    owners: frozenset[int] | None
+
+    def has(self, owner: int) -> bool:
+        return self.owners is None or owner in self.owners
+
+
+def decide_enrolment(enrolment: Enrolment, signature: bytes, standing: Standing) -> int | None:
+    """The source that the enrolment is for, None for the instance, once key, token and source allow it."""
     if enrolment.log != standing.log_name:
         raise EnrolmentRefused(f"log: got {enrolment.log!r}, want {standing.log_name}")
     try:
@@ -154,7 +178,7 @@ def decide_enrolment(enrolment: Enrolment, signature: bytes, standing: Standing)
         raise EnrolmentRefused(f"source: there is no {enrolment.source!r}")
     if standing.owner is not None:
         raise AlreadyEnrolled(f"source: {enrolment.source} has an enrolled owner already")
-    return standing.source
+    return None if token.kind == INSTANCE else standing.source
 
 
 class Enrolments:
@@ -180,8 +204,13 @@ class Enrolments:
         with self._store.snapshot() as conn:
             source = find_source(conn, enrolment.source)
             row = conn.execute(_FIND_TOKEN, (hash_token(enrolment.token),)).fetchone()
-            owner = None if source is None else find_owner(conn, OWNER, source)
-        return Standing(self._store.log_name, source, None if row is None else TokenRow._make(row), owner)
+            token = None if row is None else TokenRow._make(row)
+            if token is not None and token.kind == INSTANCE:
+                owner = find_owner(conn, INSTANCE, None)
+            else:
+                whose = chains_of(conn, source, enrolment.user)
+                owner = None if source is None else find_owner(conn, OWNER, source, whose)
+        return Standing(self._store.log_name, source, token, owner)
 
 
 def authorise(header: str | None, log_name: str, method: str, target: str, body: bytes, now: int) -> bytes:
@@ -195,16 +224,22 @@ def authorise(header: str | None, log_name: str, method: str, target: str, body:
         raise Unauthorised(f"{error} (the server's clock: {now})") from None
 
 
-def find_own(conn: sqlite3.Connection, owner_key: bytes, source_id: str | None = None) -> list[int]:
-    """The sources whose enrolled owner has this key: of all, or of the one that is named.
+def find_own(conn: sqlite3.Connection, owner_key: bytes, source_id: str | None = None) -> list[Own]:
+    """What this key may have: of all sources, or of the one that is named.
 
-    A source's enrolled owner is its own one, and where it has none the instance's.
+    A folder is its enrolled owner's, and where it has none the instance's. In a Nextcloud a key has the chains under
+    its own roots: a user's, or those under the instance root.
     """
     if source_id is None:
-        found = conn.execute(_FIND_OWN, (INSTANCE, owner_key))
+        rows = conn.execute(_FIND_OWN, (owner_key, CUSTODIAL))
     else:
-        found = conn.execute(_FIND_OWN_NAMED, (INSTANCE, owner_key, source_id))
-    return [row[0] for row in found]
+        rows = conn.execute(_FIND_OWN_NAMED, (owner_key, CUSTODIAL, source_id))
+    found: dict[int, Own] = {}
+    for source, spec, owner in rows:
+        before = found.get(source)
+        owners = {owner} if before is None or before.owners is None else {owner, *before.owners}
+        found[source] = Own(source, None if spec.startswith(FOLDER_SPEC) else frozenset(owners))
+    return list(found.values())
 
 
 def find_source(conn: sqlite3.Connection, source_id: str) -> int | None:

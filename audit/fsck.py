@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, LargeBinary, bindparam, func, literal_column, select
 
-from audit.chains import LIVE, Current, find_current, get_chain, get_owner, make_binding, read_ending
+from audit.chains import LIVE, OWNER, Current, chains_of, find_current, get_chain, get_owner, make_binding, read_ending
 from audit.directory import open_log
 from audit.errors import AuditError, Fatal
 from audit.mapstore import CREATE_MAP_PAGES, MapError, MapStore
@@ -320,6 +320,9 @@ class _Check:
         path = next((step.path for step in reversed(chain.steps) if step.path is not None), None)
         if path is MISSING:  # a live file's row keeps what the source says all the time
             path = current.path if chain.status == LIVE else None
+        owner = get_owner(self._conn, current.owner)
+        if owner.kind == OWNER and chains_of(self._conn, current.source, owner.user) != current.user:
+            self._find("row", place, f"user: got {current.user!r}, and its owner is {owner.user!r}")
         want = chain.seq, chain.head, chain.status, chain.version, size, digest, path
         for name, got, wanted in zip(Current._fields[6:13], current[6:13], want, strict=True):
             if got != wanted:

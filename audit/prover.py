@@ -13,7 +13,7 @@ trees, is kept while that tree is the newest; the rest is some ten look-ups by p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from audit.store import Store
 from audit.tree import Tree
 from verifier.chain import Binding, genesis
 from verifier.entry import Operation, Seal, decode_entry
+from verifier.errors import Malformed
 from verifier.keys import chain_id as compute_chain_id
 from verifier.proof import (
     MAX_REPLACED,
@@ -69,13 +70,15 @@ _READ_LINES = sql(
     .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index < bindparam("size"))
     .order_by(_ENTRIES.c.seq)
 )
-_FIND_PATH = sql(
+_at_path = (
     select(_CHAINS)
     .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.path == bindparam("path"))
     .order_by(case((_CHAINS.c.status == bindparam("live"), ZERO), else_=ONE), _CHAINS.c.id.desc())
-    .limit(ONE)
+    .limit(bindparam("limit"))
     .offset(ZERO)
 )
+_FIND_PATH = sql(_at_path)
+_FIND_OWN_PATH = sql(_at_path.where(_CHAINS.c.owner == bindparam("owner")))
 _published = select(_TREES.c.size).where(_TREES.c.first_note.is_not(None)).limit(ONE).offset(ZERO)
 _FIRST_ABOVE = sql(_published.where(_TREES.c.size > bindparam("index")).order_by(_TREES.c.size))
 _FIRST_NOTE = sql(select(_TREES.c.first_note).where(_TREES.c.size == bindparam("size")))
@@ -102,10 +105,22 @@ class Prover:
         self._head: Head | None = None
         self._owners: dict[int, OwnerRow] = {}
 
-    def find(self, source: int, path: str) -> int | None:
-        """The file id at a path now: of the live file, else of the one that was there last."""
-        row = self._store.reader().execute(_FIND_PATH, (source, path, LIVE)).fetchone()
-        return None if row is None else Current._make(row).file_id
+    def find(self, source: int, path: str, owners: Collection[int] | None = None) -> int | None:
+        """The file id at a path now: of the live file, else of the one that was there last.
+
+        Paths are those of a user; where several users' files are under these owners, a path may mean several of them.
+        """
+        conn = self._store.reader()
+        if owners is None:
+            row = conn.execute(_FIND_PATH, (source, path, LIVE, 1)).fetchone()
+            return None if row is None else Current._make(row).file_id
+        found: list[Current] = []
+        for owner in owners:
+            found += map(Current._make, conn.execute(_FIND_OWN_PATH, (source, path, owner, LIVE, 2)))
+        live = [current for current in found if current.status == LIVE]
+        if len(live) > 1:
+            raise Malformed("files of several users have it: ask by file id", "path")
+        return next((current.file_id for current in live or found), None)
 
     def prove(
         self,
@@ -139,10 +154,14 @@ class Prover:
         size: int | None = None,
         from_seq: int = 0,
         replaces: Sequence[int] = (),
+        owners: Collection[int] | None = None,
     ) -> Proof:
-        """The same for whoever has looked up the file's chain in this very state."""
+        """The same for whoever has looked up the file's chain in this very state.
+
+        `owners`: no chain under another one is shown, but for the end that the first generation has to name.
+        """
         head = self._current_head(conn)
-        chain, rows = self._chain_in(conn, head, current)
+        chain, rows = self._chain_in(conn, head, current, owners)
         source, owner = chain.source, self._owner(conn, chain.owner)
         last = rows[-1][5]
         version = max(seq for seq, row in enumerate(rows) if row[0][1] in _SETS_CONTENT)
@@ -168,7 +187,7 @@ class Prover:
             None if size is None else self._since(conn, size, head.size),
             self._sealed(conn, rows, head.size),
             self._earlier(conn, chain, head),
-            [self._replaced(conn, head, source, old) for old in replaces[:MAX_REPLACED]],
+            [self._replaced(conn, head, source, old, owners) for old in replaces[:MAX_REPLACED]],
         )
 
     # -- the tree -----------------------------------------------------------------------------------------------
@@ -227,9 +246,11 @@ class Prover:
 
     # -- chains -------------------------------------------------------------------------------------------------
 
-    def _chain_in(self, conn: Connection, head: Head, current: Current | None) -> tuple[Current, list[Row]]:
+    def _chain_in(
+        self, conn: Connection, head: Head, current: Current | None, owners: Collection[int] | None
+    ) -> tuple[Current, list[Row]]:
         """The newest generation that the tree holds, with its rows."""
-        if current is None:
+        if current is None or owners is not None and current.owner not in owners:
             raise Refused("proof: no such file")
         while True:
             rows: list[Row] = conn.execute(_READ_LINES, (current.id, head.size)).fetchall()
@@ -238,6 +259,8 @@ class Prover:
             if current.predecessor is None:
                 raise TryLater("proof: recorded, and not yet in a published tree")
             current = get_chain(conn, current.predecessor)
+            if owners is not None and current.owner not in owners:  # it was another one's, and stays theirs
+                raise TryLater("proof: recorded, and not yet in a published tree")
 
     def _earlier(self, conn: Connection, chain: Current, head: Head) -> list[Earlier]:
         found: list[Earlier] = []
@@ -251,9 +274,11 @@ class Prover:
                 break  # generations count per root; the other root's own proof tells the rest
         return found
 
-    def _replaced(self, conn: Connection, head: Head, source: int, file_id: int) -> Replaced:
+    def _replaced(
+        self, conn: Connection, head: Head, source: int, file_id: int, owners: Collection[int] | None
+    ) -> Replaced:
         """The steps of another file since it gave up a path, and that no generation of it follows."""
-        chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id))
+        chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id), owners)
         owner = self._owner(conn, chain.owner)
         source_id = self._store.source_id(conn, source)
         first = max((seq for seq, row in enumerate(rows) if row[0][1] in _FREES), default=len(rows) - 1)

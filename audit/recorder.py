@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select, union_all, update
+from sqlalchemy import bindparam, func, select, union_all, update
 
 from audit.batch import Batch, Observation, Recorded, build_entry
 from audit.chains import (
@@ -27,6 +27,7 @@ from audit.chains import (
     OwnerRow,
     Roots,
     add_owner,
+    chains_of,
     find_current,
     find_enrolled,
     find_owner,
@@ -51,13 +52,20 @@ _RETIRE_OWNER = sql(update(_OWNERS).values(active=ZERO).where(_OWNERS.c.id == bi
 
 
 def _foreign(other: Any) -> Any:
-    same = _CHAINS.c.source == bindparam("source"), _CHAINS.c.status == bindparam("status")
+    same = [_CHAINS.c[name] == bindparam(name) for name in ("source", "status", "user")]
     return select(_CHAINS.c.id).where(*same, other)
 
 
-# Two ranges of the index (source, status, owner): "<>" would read every chain of the source each time.
+# Two ranges of the index (source, status, user, owner): "<>" would read every chain of the user each time.
 _earlier, _later = _foreign(_CHAINS.c.owner < bindparam("owner")), _foreign(_CHAINS.c.owner > bindparam("owner"))
 _FOREIGN_CHAINS = sql(union_all(_earlier, _later).limit(bindparam("limit")).offset(ZERO))
+_NEXT_USER = sql(  # one step of that index for each user, however many chains they have
+    select(func.min(_CHAINS.c.user)).where(
+        _CHAINS.c.source == bindparam("source"),
+        _CHAINS.c.status == bindparam("status"),
+        _CHAINS.c.user > bindparam("user"),
+    )
+)
 
 
 class PlannedClose(NamedTuple):
@@ -138,10 +146,11 @@ class Recorder:
     def enrol(
         self, source: int | None, user: str, owner_key: bytes, blinding_key: bytes, replace: bool = False
     ) -> bytes:
-        """Makes this the root of a source's owner, or of the instance where source is None; its leaf is pending.
+        """Makes this the root of a user's files, or of the instance where source is None; its leaf is pending.
 
-        The caller has verified the proof of possession. Chains under another root move over at the next touch
-        (`migrate`). Another owner of the same source is refused unless `replace` says that it is meant.
+        A folder has one owner, a Nextcloud one for each user. The caller has verified the proof of possession. Chains
+        under another root move over at the next touch (`migrate`). Another owner of the same files is refused unless
+        `replace` says that it is meant.
         """
         try:
             root = owner_root(check_public_key(owner_key, "owner key"), blinding_key)
@@ -150,35 +159,48 @@ class Recorder:
         kind = INSTANCE if source is None else OWNER
         with self._store.transaction() as conn:
             self._roots.clear()
-            before = find_owner(conn, kind, source)
+            whose = chains_of(conn, source, user)
+            before = find_owner(conn, kind, source, whose)
             if before is not None:
                 if not replace:
                     raise Refused(f"owner: {before.user} is enrolled here already")
                 conn.execute(_RETIRE_OWNER, (before.id,))
             try:
-                add_owner(conn, OwnerRow(0, kind, user, owner_key, blinding_key, root), source, None)
+                add_owner(conn, OwnerRow(0, kind, user, owner_key, blinding_key, root), source, None, whose)
             except sqlite3.IntegrityError:
                 raise Refused("owner: this root was enrolled before") from None
         return root
 
     def migrate(self, source: int, limit: int) -> int:
-        """Carries at most `limit` live chains of other roots over to the source's owner; returns how many it was."""
+        """Carries at most `limit` live chains of other roots over to their owners; returns how many it was."""
         moved = 0
-        while moved < limit:
-            owner = find_enrolled(self._store.reader(), source)
-            if owner is None:
-                break
-            rows = self._foreign_chains(source, owner, min(limit - moved, MIGRATE_BATCH))
+        for user in self._users(source):
+            moved += self._migrate_user(source, user, limit - moved)
+        return moved
+
+    def _migrate_user(self, source: int, user: str, limit: int) -> int:
+        moved = 0
+        owner = find_enrolled(self._store.reader(), source, user)
+        while owner is not None and moved < limit:
+            rows = self._foreign_chains(source, user, owner, min(limit - moved, MIGRATE_BATCH))
             if not rows:
                 break
             with self._writing() as batch:
                 for chain in rows:
                     _carry_over(batch, batch.get(chain))
             moved += len(rows)
+            owner = find_enrolled(self._store.reader(), source, user)
         return moved
 
-    def _foreign_chains(self, source: int, owner: OwnerRow, limit: int) -> list[int]:
-        values = (source, LIVE, owner.id, source, LIVE, owner.id, limit)
+    def _users(self, source: int) -> Iterator[str]:
+        """Whose live chains there are in a source; of a folder nobody's, which is spelled as empty."""
+        user: str | None = ""
+        while user is not None:
+            yield user
+            (user,) = self._store.reader().execute(_NEXT_USER, (source, LIVE, user)).fetchone()
+
+    def _foreign_chains(self, source: int, user: str, owner: OwnerRow, limit: int) -> list[int]:
+        values = (source, LIVE, user, owner.id, source, LIVE, user, owner.id, limit)
         return [row[0] for row in self._store.reader().execute(_FOREIGN_CHAINS, values)]
 
     def _commit_waiting(self) -> None:

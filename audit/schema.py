@@ -4,13 +4,15 @@
              └─ owners                     whose root a chain belongs to
     pending                               leaves that are recorded and not yet in the tree, in order
     tiles, bundles, map_pages, trees      the log as it was signed: hashes, leaves, map, checkpoints
-    folder_known, tokens, meta            what scanning and enrolment remember; version and names
+    folder_known, nextcloud_*             what scanning remembers, and what has to be looked at
+    tokens, meta                          enrolment; version and names
 
 An entry is *pending* while its leaf stands in `pending`, *integrated* once `entries.leaf_index` is set, and *published*
 once a row of `trees` with `first_note` covers that index. Hot statements are SQLAlchemy core over these tables,
 compiled to text once (`sql`) and run on the raw connection: a core call costs more than the statement itself.
 
-The schema version stands in `meta` from the first commit on. A table that changes makes it one higher.
+The schema version stands in `meta` from the first commit on. A table that changes makes it one higher, and
+`audit.upgrade` has the way there from the version before.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.sql.expression import ClauseElement
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _INTEGER = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER names SQLite's own row id
 _WITHOUT_ROWID = {"sqlite_with_rowid": False}
@@ -57,13 +59,18 @@ class Source(LogTable, table=True):
 
 
 class Owner(LogTable, table=True):
-    """An enrolled root. The private key is there for custodial roots alone, whose owner is the server itself."""
+    """An enrolled root. The private key is there for custodial roots alone, whose owner is the server itself.
+
+    `chains_of`: whose files in the source are this owner's: a user of a Nextcloud; empty for all that a folder holds.
+    """
 
     __tablename__ = "owners"
     __table_args__ = (
         CheckConstraint("kind IN ('owner', 'instance', 'custodial')"),
         CheckConstraint("(kind = 'custodial') = (private_key IS NOT NULL)"),
         CheckConstraint("(kind = 'owner') = (source IS NOT NULL)"),
+        Index("owners_by_place", "source", "chains_of"),
+        Index("owners_by_key", "owner_key"),
     )
     id: int | None = _int(default=None, primary_key=True)
     source: int | None = _int(default=None, foreign_key="sources.id")
@@ -75,20 +82,21 @@ class Owner(LogTable, table=True):
     private_key: bytes | None = None
     enrolled_index: int | None = _int(default=None)
     active: int = _int(default=1)
+    chains_of: str = ""
 
 
 class ChainRow(LogTable, table=True):
     """Where a chain stands. The file's current chain is the one with the highest id.
 
     The chain id is a function of the columns that are unique together; an index over it would be written at a random
-    place for every new file.
+    place for every new file. `user`: in whose storage of a Nextcloud the file is; empty in a folder.
     """
 
     __tablename__ = "chains"
     __table_args__ = (
         UniqueConstraint("source", "file_id", "owner", "generation"),
-        Index("chains_by_path", "source", "path"),
-        Index("chains_by_owner", "source", "status", "owner"),
+        Index("chains_by_path", "source", "path", "owner"),
+        Index("chains_by_owner", "source", "status", "user", "owner"),
         CheckConstraint("status IN ('live', 'deleted', 'closed')"),
     )
     id: int | None = _int(default=None, primary_key=True)
@@ -105,6 +113,7 @@ class ChainRow(LogTable, table=True):
     digest: bytes | None = None
     path: str | None = None
     predecessor: int | None = _int(default=None, foreign_key="chains.id")
+    user: str = ""
 
 
 class EntryRow(LogTable, table=True):
@@ -150,6 +159,81 @@ class FolderKnown(LogTable, table=True):
     checked: int = _int()
 
 
+class NextcloudKnown(LogTable, table=True):
+    """What was recorded last about a file of a Nextcloud, and the metadata that it had then.
+
+    `viewer`: by whose account it was seen; `folder`: where it is, so that a walk finds what a folder held; `in_trash`:
+    it is deleted, and can be restored; `checked`: when its bytes were read last.
+    """
+
+    __tablename__ = "nextcloud_known"
+    __table_args__ = (
+        Index("nextcloud_known_by_folder", "source", "viewer", "folder"),
+        Index("nextcloud_known_by_checked", "source", "in_trash", "checked"),
+        _WITHOUT_ROWID,
+    )
+    source: int = _int(primary_key=True, foreign_key="sources.id")
+    file_id: int = _int(primary_key=True)
+    user: str
+    viewer: str
+    folder: str
+    path: str
+    etag: str
+    mtime: int = _int()
+    size: int = _int()
+    upload_time: int = _int()
+    digest: bytes
+    checked: int = _int()
+    in_trash: int = _int(default=0)
+
+
+class NextcloudFolder(LogTable, table=True):
+    """A folder as it was when everything below it had been looked at or queued; `""` is a user's root."""
+
+    __tablename__ = "nextcloud_folders"
+    __table_args__ = (Index("nextcloud_folders_by_parent", "source", "viewer", "parent"), _WITHOUT_ROWID)
+    source: int = _int(primary_key=True, foreign_key="sources.id")
+    viewer: str = Field(primary_key=True)
+    path: str = Field(primary_key=True)
+    parent: str
+    etag: str
+
+
+class NextcloudDirty(LogTable, table=True):
+    """A file that has to be looked at. `place` is empty where the file id is known, else "user/path".
+
+    `hits` counts up with every hint, so that whoever has looked knows whether one came meanwhile. `predates`: it was
+    there when the first walk of its user came by.
+    """
+
+    __tablename__ = "nextcloud_dirty"
+    __table_args__ = (Index("nextcloud_dirty_by_due", "source", "due_at", "first_at"), _WITHOUT_ROWID)
+    source: int = _int(primary_key=True, foreign_key="sources.id")
+    file_id: int = _int(primary_key=True)
+    place: str = Field(primary_key=True)
+    user: str
+    path: str
+    predates: int = _int(default=0)
+    first_at: int = _int()
+    last_at: int = _int()
+    due_at: int = _int()
+    hits: int = _int(default=1)
+    tries: int = _int(default=0)
+    why: str = ""
+
+
+class NextcloudReads(LogTable, table=True):
+    """How much of its budget the re-reading of stored bytes has used on a day."""
+
+    __tablename__ = "nextcloud_reads"
+    __table_args__ = _WITHOUT_ROWID
+    source: int = _int(primary_key=True, foreign_key="sources.id")
+    day: int = _int(primary_key=True)
+    files: int = _int(default=0)
+    bytes: int = _int(default=0)
+    milliseconds: int = _int(default=0)
+
+
 class TileRow(LogTable, table=True):
     """Up to 256 hashes of one level and the complete nodes above them (`audit.tree`); id = level << 56 | number."""
 
@@ -192,13 +276,14 @@ class TreeRow(LogTable, table=True):
 
 
 class Token(LogTable, table=True):
-    """An enrolment token, by its hash: it works once."""
+    """An enrolment token, by its hash: it works once. `kind` as that of the owner that it makes."""
 
     __tablename__ = "tokens"
     token_hash: bytes = Field(primary_key=True)
     user: str
     source: int | None = _int(default=None, foreign_key="sources.id")
     used: int = _int(default=0)
+    kind: str = "owner"
 
 
 def table(model: type[SQLModel]) -> Table:
@@ -214,3 +299,4 @@ def sql(statement: ClauseElement) -> str:
 # Numbers that belong to a statement itself, since a plain 1 would become one more `?`.
 ZERO: Any = literal_column("0")
 ONE: Any = literal_column("1")
+EMPTY: Any = literal_column("''")

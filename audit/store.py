@@ -236,14 +236,25 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
     return Store(path, conn, meta["origin"], meta["log_name"])
 
 
-def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
+def read_version(conn: sqlite3.Connection) -> int:
+    """The schema version of a log, whatever it is."""
+    return _read_any_meta(conn)[0]
+
+
+def _read_any_meta(conn: sqlite3.Connection) -> tuple[int, dict[str, str]]:
     try:
         meta = {str(key): value.decode("utf-8") for key, value in conn.execute(_SELECT_META)}
         version, _ = int(meta["schema_version"]), (meta["origin"], meta["log_name"])
     except (sqlite3.DatabaseError, AttributeError, KeyError, ValueError) as error:
         raise Refused(f"log.db: not a log that was created completely ({error})") from None
+    return version, meta
+
+
+def _read_meta(conn: sqlite3.Connection) -> dict[str, str]:
+    version, meta = _read_any_meta(conn)
     if version != SCHEMA_VERSION:
-        newer = "a newer program made it; install that version" if version > SCHEMA_VERSION else "it needs a migration"
+        older = "stop the service, and run `nextcloud-audit upgrade --data DIR`"
+        newer = "a newer program made it; install that version" if version > SCHEMA_VERSION else older
         raise Refused(f"log.db: got schema version {version}, want {SCHEMA_VERSION}: {newer}")
     return meta
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha3_256
 from pathlib import Path
 
@@ -107,8 +107,10 @@ class LyingProver(Prover):
         assert row is not None
         return self.head_of(conn, row, {})
 
-    def _chain_in(self, conn: sqlite3.Connection, head: Head, current: Current | None) -> tuple[Current, list[Row]]:
-        chain, rows = super()._chain_in(conn, head, current)
+    def _chain_in(
+        self, conn: sqlite3.Connection, head: Head, current: Current | None, owners: Collection[int] | None
+    ) -> tuple[Current, list[Row]]:
+        chain, rows = super()._chain_in(conn, head, current, owners)
         return chain, rows[:1]
 
 

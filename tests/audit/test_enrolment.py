@@ -14,6 +14,7 @@ from audit.enrolment import (
     AlreadyEnrolled,
     EnrolmentRefused,
     Nonces,
+    Own,
     Standing,
     TokenRow,
     Unauthorised,
@@ -81,6 +82,7 @@ def test_enrolment_with_everything_in_order_is_decided() -> None:
     """Log, key, token and source in order: the decision names the source."""
     assert decide_enrolment(PLAIN, signature(PLAIN), OPEN) == 7
     assert decide_enrolment(PLAIN, signature(PLAIN), OPEN._replace(token=TokenRow("alice", 7, 0))) == 7
+    assert decide_enrolment(PLAIN, signature(PLAIN), OPEN._replace(token=TokenRow("alice", 7, 0, "instance"))) is None
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def check_own(log: LogSetup, named: dict[str, int], keys: list[bytes]) -> None:
     owners = {row: find_enrolled(conn, row) for row in named.values()}
     for key in keys:
         own = [row for row, owner in owners.items() if owner is not None and owner.owner_key == key]
-        assert find_own(conn, key) == own
+        assert find_own(conn, key) == [Own(row, None) for row in own]
         for source_id, row in named.items():
-            assert find_own(conn, key, source_id) == ([row] if row in own else [])
+            assert find_own(conn, key, source_id) == ([Own(row, None)] if row in own else [])
     assert find_own(conn, keys[-1], "folder:f9") == []

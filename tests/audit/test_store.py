@@ -79,7 +79,7 @@ def test_open_store_refuses_a_half_made_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "why"), [(SCHEMA_VERSION + 1, "newer program"), (SCHEMA_VERSION - 1, "needs a migration")]
+    ("version", "why"), [(SCHEMA_VERSION + 1, "newer program"), (SCHEMA_VERSION - 1, "nextcloud-audit upgrade")]
 )
 def test_open_store_refuses_another_schema(directory: str, version: int, why: str) -> None:
     """A newer or older schema is refused with what to do about it."""
