@@ -32,9 +32,12 @@ class Node(NamedTuple):
 
 
 class Version(NamedTuple):
-    """An entry of a file's version list; the newest one is the current content and has no bytes there."""
+    """An entry of a file's version list. The one whose id is the file's mtime is the current content: no bytes there.
 
-    version_id: str  # the mtime in whole seconds, as text
+    It is the last one, except after a version was restored or the mtime set back.
+    """
+
+    version_id: str  # the mtime in whole seconds, as text; a storage with versions of its own may use other words
     mtime: int
     size: int
     author: str
@@ -45,7 +48,7 @@ class Trashed(NamedTuple):
 
     file_id: int
     name: str  # in the trash: "a.odt.d1795372693"
-    path: str  # where it was, below the user's root
+    path: str  # where it was, below the user's root; "" where the server cannot say it
     deleted_at: int
     size: int
     mtime: int
@@ -83,10 +86,10 @@ class Session(Protocol):
         """The current bytes, hashed as they stream; TryLater where the file has another etag by now."""
 
     async def list_versions(self, file_id: int) -> Sequence[Version]:
-        """The version list, oldest first, the current content last; empty where there is none."""
+        """The version list, the current content included, by mtime, oldest first; empty where there is none."""
 
     async def read_version(self, file_id: int, version_id: str) -> Reading | None:
-        """The bytes of an older version; None once it has expired."""
+        """The bytes of an older version; None once it has expired. Never the current content's: older bytes may come."""
 
     async def list_trash(self) -> list[Trashed]:
         """What this user can restore."""
