@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-quick wheel lock clean
+.PHONY: help demo test peers check format bench bench-quick wheel lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ demo: $(VENV)/.installed  ## The whole promise on real files, then every attack 
 
 test: $(VENV)/.installed  ## All tests; PYTEST_ARGS="-k map" for some of them
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
+
+peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12)
+	@$(BIN)/python -m tests.peers.install
 
 check: $(VENV)/.installed  ## Format, lint, strict types and the import arrow
 	$(BIN)/ruff format --check .
@@ -76,3 +79,5 @@ lock:  ## Renew requirements/*.txt to the newest allowed versions (needs uv)
 	$(COMPILE) --upgrade --extra server --group dev --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --constraint requirements/dev.txt --extra server --output-file requirements/server.txt
 	$(COMPILE) --upgrade --constraint requirements/dev.txt --output-file requirements/base.txt
+	$(UV) pip compile requirements/peers.in --quiet --universal --python-version 3.12 --generate-hashes --upgrade \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements/peers.txt

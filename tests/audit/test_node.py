@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from audit import node as node_module
 from audit.errors import PeerFailed
 from audit.node import HttpFetch, Node, allow_log, check_url, create_app, create_node, open_node, serve, server_config
 from audit.witness import format_request
+from tests.audit.wire import running, talk
 from tests.fakes import NOW, FakeClock, FakeLog, digest
 from verifier.checkpoint import open_checkpoint
 from verifier.errors import Usage
@@ -252,34 +250,6 @@ def test_serve_stays_on_loopback(tmp_path: Path, host: str) -> None:
     """Without the word that TLS is in front, nothing but loopback is listened on."""
     with pytest.raises(Usage, match="want a loopback address"):
         serve(tmp_path, host)
-
-
-@contextmanager
-def running(node: Node) -> Iterator[int]:
-    """The node on a free port of 127.0.0.1."""
-    config = server_config(create_app(node, FakeClock()))
-    config.lifespan = "off"  # the fixture closes the node
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def talk(port: int, data: bytes, half_close: bool = False) -> bytes:
-    """Sends bytes as they are and returns all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(data)
-        if half_close:
-            connection.shutdown(socket.SHUT_WR)
-        reply = b""
-        while chunk := connection.recv(65536):
-            reply += chunk
-        return reply
 
 
 # A public transcript of requests to another witness, with its log's key. Three answers differ from that witness's

@@ -1,0 +1,1 @@
+"""Against witnesses and a log that others wrote; `make peers` installs them."""
