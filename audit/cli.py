@@ -31,12 +31,14 @@ COMMANDS = {
     ("node", "init"): "audit.commands.node_init",
     ("node", "serve"): "audit.commands.node_serve",
     ("node", "allow"): "audit.commands.node_allow",
+    ("node", "halts"): "audit.commands.node_halts",
 }
 NODE = """usage: nextcloud-audit node COMMAND ...     (COMMAND --help says more)
 
   init    make the keys and the memory of a node that cosigns other people's logs
   serve   run it
-  allow   watch a log from now on"""
+  allow   watch a log from now on
+  halts   for which logs the auditor stopped, and let it go on"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

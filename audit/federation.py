@@ -24,7 +24,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httpx
 
@@ -104,6 +104,8 @@ class Peer:
                 asyncio.timeout(timeout_s),
                 self._client.stream(method, self._url + path, content=body or None, timeout=timeout_s) as response,
             ):
+                if "content-encoding" in response.headers:
+                    raise PeerFailed(f"{self.name}: answer in an encoding that was not asked for")
                 good = response.status_code == httpx.codes.OK
                 data = await _read(response, MAX_NOTE_SIZE if good else MAX_REFUSAL)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -114,7 +116,8 @@ class Peer:
 
     def _refused(self, response: httpx.Response, data: bytes) -> bytes:
         status = response.status_code
-        if status == httpx.codes.CONFLICT and response.headers.get("content-type", "").startswith(SIZE_TYPE):
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
+        if status == httpx.codes.CONFLICT and kind == SIZE_TYPE:
             try:
                 raise Conflict(decode_decimal(data.decode("ascii").removesuffix("\n"), "known size"))
             except (Error, UnicodeDecodeError):
@@ -192,8 +195,19 @@ class Desk:
             pass
 
 
+class Health(NamedTuple):
+    """How it goes with one cosigner: times as POSIX seconds, None for never, since this process began."""
+
+    role: str
+    name: str
+    failures: int  # in a row, until now
+    last_success: int | None
+    failing_since: int | None
+    last_error: str | None  # also of a failure that is over
+
+
 class Courier:
-    """Takes each newest target from the desk to one cosigner, until it is done. `failures`: in a row, until now."""
+    """Takes each newest target from the desk to one cosigner, until it is done."""
 
     def __init__(
         self,
@@ -203,10 +217,11 @@ class Courier:
         ask: Callable[[Target], Awaitable[None]],
         pause: Callable[[int], float] = backoff,
         say: Callable[[str], None] = lambda message: None,
+        clock: Callable[[], int] = lambda: 0,
     ) -> None:
         self.role, self.name = role, name
-        self._desk, self._ask, self._pause, self._say = desk, ask, pause, say
-        self.failures = 0
+        self._desk, self._ask, self._pause, self._say, self._clock = desk, ask, pause, say, clock
+        self.health = Health(role, name, 0, None, None, None)
 
     async def run(self) -> None:
         """For ever. Only Fatal leaves: what a peer does is never our end."""
@@ -218,15 +233,20 @@ class Courier:
             except Fatal:
                 raise
             except (AuditError, Error) as error:
-                if not self.failures:
-                    self._say(f"{self.role} {error}")
-                self.failures += 1
+                self._failed(error)
                 asked_s = error.retry_s if isinstance(error, Busy) else 0
-                await self._desk.newer(number, asked_s or self._pause(self.failures))
+                await self._desk.newer(number, asked_s or self._pause(self.health.failures))
             else:
-                if self.failures:
+                if self.health.failures:
                     self._say(f"{self.role} {self.name}: cosigns again")
-                done, self.failures = number, 0
+                done = number
+                self.health = self.health._replace(failures=0, last_success=self._clock(), failing_since=None)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.health.failures:
+            self._say(f"{self.role} {error}")
+            self.health = self.health._replace(failing_since=self._clock())
+        self.health = self.health._replace(failures=self.health.failures + 1, last_error=str(error))
 
 
 class WitnessCourier:
@@ -304,8 +324,9 @@ class Federation:
         auditor_peers = [Peer(client, name, auditor.url) for name, auditor in _reachable(auditors)]
         auditor_work = [AuditorCourier(peer.name, peer, log, clock, accepted) for peer in auditor_peers]
         self._witness_work = witness_work
-        self.witnesses = [Courier(WITNESS, w.name, self.witness_desk, w.ask, pause, say) for w in witness_work]
-        self.auditors = [Courier(AUDITOR, w.name, self.audit_desk, w.ask, pause, say) for w in auditor_work]
+        more = pause, say, clock
+        self.witnesses = [Courier(WITNESS, w.name, self.witness_desk, w.ask, *more) for w in witness_work]
+        self.auditors = [Courier(AUDITOR, w.name, self.audit_desk, w.ask, *more) for w in auditor_work]
 
     async def run(self) -> None:
         """All couriers, until cancelled or Fatal."""

@@ -332,12 +332,15 @@ class Service:
         times = verify_cosignatures(parse_note(published.newest_note), names)
         return still_newest_at(policy, {names[key]: time for key, time in times.items()})
 
-    def _cosigners(self) -> list[dict[str, str]]:
-        """Who answers; what exactly a failure was is the operator's business, and in the output of the process."""
+    def _cosigners(self) -> list[dict[str, str | None]]:
+        """Who answers, since this process began. An error names the cosigner and what it did, and no address."""
         if self.federation is None:
             return []
         couriers = [*self.federation.witnesses, *self.federation.auditors]
-        return [{"role": c.role, "name": c.name, "failures": str(c.failures)} for c in couriers]
+        return [
+            {field: value if value is None else str(value) for field, value in courier.health._asdict().items()}
+            for courier in couriers
+        ]
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> bool:

@@ -112,6 +112,14 @@ class Offence(NamedTuple):
     text: bytes
 
 
+class Halt(NamedTuple):
+    """A log for which the auditor found something: the finding in words, and when."""
+
+    origin: str
+    reason: str
+    time: int
+
+
 class Evidence(NamedTuple):
     signer: str
     origin: str
@@ -250,10 +258,15 @@ class Store:
                 sql = "INSERT OR IGNORE INTO halts (origin, reason, time) VALUES (?, ?, ?)"
                 conn.execute(sql, (origin, str(refusal), now))
 
+    def halts(self) -> list[Halt]:
+        """The logs that the auditor no longer signs for."""
+        return [Halt(*row) for row in self._read("SELECT origin, reason, time FROM halts ORDER BY origin")]
+
     def resume(self, origin: str) -> None:
         """An operator's decision: the auditor may sign for this log again. The evidence stays."""
         with self._transaction() as conn:
-            conn.execute("DELETE FROM halts WHERE origin = ?", (origin,))
+            if conn.execute("DELETE FROM halts WHERE origin = ?", (origin,)).rowcount != 1:
+                raise Usage(f"log {origin!r}: not halted; `node halts` lists those that are")
 
     def evidence(self, origin: str | None = None) -> list[Evidence]:
         """What was kept, oldest first."""

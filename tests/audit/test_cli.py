@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from audit.auditor import Finding
 from audit.cli import COMMANDS, main
 from audit.directory import LOCK_FILE, locked
 from audit.errors import Fatal, Refused
+from audit.node import allow_log, create_node, open_node
 from audit.server import check_public, parse_listen
+from audit.witness import FINDING
+from tests.fakes import NOW, FakeClock, FakeLog
 from verifier.errors import Usage
 from verifier.note import format_vkey, parse_private_key
 from verifier.policy import WITNESSES, parse_policy
@@ -202,6 +207,29 @@ def test_node_commands_make_a_node_once(tmp_path: Path, data: Path, capsys: pyte
     run_json(capsys_clear(capsys), "init", "--data", tmp_path / "other", "--origin", ORIGIN)
     other = (tmp_path / "other" / "policy").read_text().split()[1]
     assert main(["node", "allow", "--data", str(node), other]) == 4
+
+
+def test_node_halts_until_an_operator_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finding is listed with its reason and time; --resume ends it once and keeps the evidence."""
+    data, log = tmp_path / "node", FakeLog().grow(3)
+    create_node(data, "ada.example")
+    allow_log(data, log.vkey, log.url)
+    assert run_json(capsys, "node", "halts", "--data", data) == {"halts": []}
+    log.add_map(bytes(32))
+    node = open_node(data, log.fetch)
+    with pytest.raises(Finding):
+        asyncio.run(node.auditor.audit(log.checkpoint(), FakeClock()))
+    node.close()
+    (halt,) = run_json(capsys, "node", "halts", "--data", data)["halts"]
+    assert (halt["origin"], halt["time"]) == (log.origin, str(NOW))
+    assert halt["reason"].startswith("leaf 4: map root")
+    assert main(["node", "halts", "--data", str(data), "--resume", "other.example/log"]) == 4
+    assert run_json(capsys_clear(capsys), "node", "halts", "--data", data, "--resume", log.origin)
+    assert run_json(capsys, "node", "halts", "--data", data) == {"halts": []}
+    assert main(["node", "halts", "--data", str(data), "--resume", log.origin]) == 4
+    node = open_node(data, log.fetch)
+    assert [item.kind for item in node.store.evidence()] == [FINDING]
+    node.close()
 
 
 def capsys_clear(capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from audit.federation import (
     Courier,
     Desk,
     Federation,
+    Health,
     Peer,
     Regression,
     Unknown,
@@ -221,8 +223,8 @@ def test_auditor_that_is_ahead_is_left_alone() -> None:
 
 
 def test_courier_takes_the_newest_target_and_goes_on_after_failures() -> None:
-    """Targets that came up meanwhile are skipped, failures are counted and said once, success clears them."""
-    sizes, said = list[int](), list[str]()
+    """Targets that came up meanwhile are skipped; failures are counted, dated and said once, success ends them."""
+    sizes, said, seen = list[int](), list[str](), list[Health]()
 
     async def story() -> None:
         desk, failing, done = Desk(), asyncio.Event(), asyncio.Event()
@@ -234,20 +236,27 @@ def test_courier_takes_the_newest_target_and_goes_on_after_failures() -> None:
                 desk.put(TARGET._replace(size=2))
                 desk.put(TARGET._replace(size=3))
             if len(sizes) < 4:
-                raise PeerFailed("ada: down")
+                seen.append(courier.health)
+                raise PeerFailed(f"ada: down {len(sizes)}")
             done.set()
 
-        courier = Courier("witness", "ada", desk, carry, lambda failures: 0, said.append)
+        times = itertools.count(NOW)
+        courier = Courier("witness", "ada", desk, carry, lambda failures: 0, said.append, lambda: next(times))
         desk.put(TARGET._replace(size=1))
         task = asyncio.create_task(courier.run())
         await done.wait()
         await asyncio.sleep(0)
-        assert courier.failures == 0
+        assert seen == [
+            Health("witness", "ada", 0, None, None, None),
+            Health("witness", "ada", 1, None, NOW, "ada: down 1"),
+            Health("witness", "ada", 2, None, NOW, "ada: down 2"),
+        ]
+        assert courier.health == Health("witness", "ada", 0, NOW + 1, None, "ada: down 3")
         task.cancel()
 
     asyncio.run(story())
     assert sizes == [1, 3, 3, 3]
-    assert said == ["witness ada: down", "witness ada: cosigns again"]
+    assert said == ["witness ada: down 1", "witness ada: cosigns again"]
 
 
 def test_courier_waits_no_longer_when_there_is_something_newer() -> None:

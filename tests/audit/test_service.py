@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,12 @@ def test_service_publishes_what_it_records(town: Town) -> None:
     assert report.verdict is Verdict.VERIFIED, report.findings
 
 
+def health(town: Town, name: str) -> dict[str, str | None]:
+    """What the status says of a witness."""
+    cosigners: Any = status(town, "cosigners")
+    return next(one for one in cosigners if (one["role"], one["name"]) == ("witness", name))
+
+
 def test_service_goes_on_without_a_quorum(town: Town) -> None:
     """Two of four witnesses down: recording goes on, the published tree stays, status says since when."""
 
@@ -72,6 +79,15 @@ def test_service_goes_on_without_a_quorum(town: Town) -> None:
             assert status(town, "degraded_since") is None
             town.clock.now += GRACE_S + 1
             assert status(town, "degraded_since") == str(NOW + 10)
+            assert health(town, "ada") == {
+                "role": "witness",
+                "name": "ada",
+                "failures": health(town, "ada")["failures"],
+                "last_success": str(NOW),
+                "failing_since": str(NOW + 10),
+                "last_error": "ada: ConnectError",
+            }
+            assert int(health(town, "ada")["failures"] or 0) > 0
             assert (await town.client.get("/checkpoint")).content == before
             town.write("b.txt", "two")
             town.service.scan_now()
@@ -80,6 +96,7 @@ def test_service_goes_on_without_a_quorum(town: Town) -> None:
             await town.until(town.all_published)
             assert status(town, "degraded_since") is None
             assert "witness ada: cosigns again" in town.said
+            assert (health(town, "ada")["failures"], health(town, "ada")["failing_since"]) == ("0", None)
 
     asyncio.run(story())
 
