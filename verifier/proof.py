@@ -187,7 +187,12 @@ def _hashes(hashes: list[bytes]) -> str:
 
 
 def _line(line: Line) -> str:
-    return f"[{','.join(['null' if data is None else _b64(data) for data in line])}]"
+    entry, content, path, context = line
+    return f"[{_b64(entry)},{_opening(content)},{_opening(path)},{_opening(context)}]"
+
+
+def _opening(data: bytes | None) -> str:
+    return "null" if data is None else _b64(data)
 
 
 def _included(value: Included | None) -> str:
@@ -307,9 +312,13 @@ def _proof(value: object) -> Proof:
 def _parse_line(value: object, where: str) -> Line:
     if type(value) is not list or len(value) != 4:
         raise Malformed("want [entry, content, path, context]", where, value)
-    entry, *openings = value
-    parts = [None if o is None else _bytes(o, where, 0, MAX_OPENING) for o in openings]
-    return Line(_bytes(entry, where, 0, MAX_ENTRY), *parts)
+    entry, content, path, context = value
+    return Line(
+        _bytes(entry, where, 0, MAX_ENTRY),
+        None if content is None else _bytes(content, where, 0, MAX_OPENING),
+        None if path is None else _bytes(path, where, 0, MAX_OPENING),
+        None if context is None else _bytes(context, where, 0, MAX_OPENING),
+    )
 
 
 def _parse_in_map(value: object) -> InMap:
