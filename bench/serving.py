@@ -82,7 +82,8 @@ def rows(data: Data, temporary: str, rounds: int, calls: int, served: int) -> li
     with ExitStack() as stack:
         process, port = stack.enter_context(python_server("log_server.py", data.directory))
         _, peer = stack.enter_context(python_server("same_bytes.py", directory))
-        ports = {"log": port, "fastapi": peer}
+        _, plain = stack.enter_context(python_server("same_bytes.py", directory, "plain"))
+        ports = {"log": port, "fastapi": peer, "plain": plain}
         why_no_nginx = ""
         try:
             ports["nginx"] = stack.enter_context(nginx(temporary, directory))
@@ -94,7 +95,10 @@ def rows(data: Data, temporary: str, rounds: int, calls: int, served: int) -> li
         times = interleave(rounds, **servers, **alone(data, files, calls))
         parts = [f"{middle(times[part], US):.0f} us {what}" for part, what in PARTS.items()]
         why = f"of it, measured alone in the same rounds: {', '.join(parts)}; the other route does neither"
-        found = [explained(at_most(NAME, times["log"], times["fastapi"], 2, US, "FastAPI route, same bytes"), why)]
+        found = [
+            explained(at_most(NAME, times["log"], times["fastapi"], 2, US, "FastAPI route, same bytes"), why),
+            shown(NAME, times["log"], times["plain"], US, "plain ASGI, same server and bytes"),
+        ]
         if why_no_nginx:
             found.append(skipped(f"{NAME}, against nginx", "", why_no_nginx))
         else:
@@ -166,9 +170,9 @@ def check_same(data: Data, files: list[int], connections: dict[str, Connection])
 
 
 @contextmanager
-def python_server(script: str, directory: str) -> Iterator[tuple[int, int]]:
+def python_server(script: str, *arguments: str) -> Iterator[tuple[int, int]]:
     """The process id and port of a server that says where it listens."""
-    command = [sys.executable, os.path.join(PEERS, script), directory]
+    command = [sys.executable, os.path.join(PEERS, script), *arguments]
     root = os.path.dirname(os.path.dirname(PEERS))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
     assert process.stdout is not None
