@@ -26,11 +26,12 @@ recompute roots from the log, which is why "current" and "absent" need their quo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha3_256
 
 from verifier.encoding import HASH_SIZE, tag, u64
-from verifier.errors import Malformed, RootMismatch
+from verifier.errors import Malformed, NotProven, RootMismatch
+from verifier.record import NamedTuple
 
 EMPTY = bytes(HASH_SIZE)
 KEY_BITS = 8 * HASH_SIZE
@@ -39,6 +40,15 @@ MAX_SIBLINGS = KEY_BITS  # SPEC 6: one sibling for each bit of the key
 LEAF_TAG = tag("map-leaf")
 NODE_TAG = tag("map-node")
 VALUE_TAG = tag("map-value")
+
+
+class Place(NamedTuple):
+    """What a map holds where a key belongs: its value hash; or None, and then `terminal` as in `verify_absence`."""
+
+    key: bytes
+    value_hash: bytes | None
+    terminal: tuple[bytes, bytes] | None
+    siblings: Sequence[bytes]
 
 
 def map_value(last_seq: int, head: bytes, index: int) -> bytes:
@@ -73,6 +83,63 @@ def verify_absence(key: bytes, terminal: tuple[bytes, bytes] | None, siblings: S
     shown = EMPTY if terminal is None else _other_leaf(key, terminal, len(siblings))
     _verify_path(key, shown, siblings, root)
     return key
+
+
+def verify_place(place: Place, root: bytes) -> Place:
+    """The place, once the map with this root has it."""
+    if place.value_hash is None:
+        verify_absence(place.key, place.terminal, place.siblings, root)
+    else:
+        verify_presence(place.key, place.value_hash, place.siblings, root)
+    return place
+
+
+def updated_root(places: Sequence[Place], updates: Mapping[bytes, bytes], root: bytes) -> bytes:
+    """The root after these updates of a map with this root, of which the place of every updated key is shown.
+
+    Keys are only ever added and changed, so the siblings that are not updated stay what they are. Two keys that share
+    a path down to some depth show that part of it twice; both led to the root, so both show the same.
+    """
+    by_key = {place.key: verify_place(place, root) for place in places}
+    if missing := updates.keys() - by_key.keys():
+        raise NotProven("broken-proof", f"map: the place of {min(missing).hex()} is not shown")
+    return _fold_places([by_key[key] for key in sorted(updates)], updates, 0) if updates else root
+
+
+def _fold_places(places: list[Place], updates: Mapping[bytes, bytes], depth: int) -> bytes:
+    """The new hash of the subtree at `depth` in which all these places lie."""
+    if any(len(place.siblings) == depth for place in places):
+        return _subtree(_leaves(places, updates, depth), depth)
+    sides: tuple[list[Place], list[Place]] = ([], [])
+    for place in places:
+        sides[_bit(place.key, depth)].append(place)
+    hashes = [
+        _fold_places(side, updates, depth + 1) if side else places[0].siblings[len(places[0].siblings) - 1 - depth]
+        for side in sides
+    ]
+    return node_hash(hashes[0], hashes[1])
+
+
+def _leaves(places: list[Place], updates: Mapping[bytes, bytes], depth: int) -> dict[bytes, bytes]:
+    """All keys of a subtree that had one key or none, after the updates."""
+    if any(len(place.siblings) != depth for place in places):
+        raise NotProven("broken-proof", "map: one path ends where another one goes on")
+    leaves = dict([place.terminal for place in places if place.terminal is not None])
+    return leaves | {place.key: updates[place.key] for place in places}
+
+
+def _subtree(leaves: dict[bytes, bytes], depth: int) -> bytes:
+    """The hash of a subtree that holds just these keys, which agree in the first `depth` bits."""
+    if len(leaves) < 2:
+        return next((leaf_hash(*leaf) for leaf in leaves.items()), EMPTY)
+    sides: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+    for key, value_hash in leaves.items():
+        sides[_bit(key, depth)][key] = value_hash
+    return node_hash(_subtree(sides[0], depth + 1), _subtree(sides[1], depth + 1))
+
+
+def _bit(key: bytes, depth: int) -> int:
+    return key[depth >> 3] >> (7 - (depth & 7)) & 1
 
 
 def _other_leaf(key: bytes, terminal: tuple[bytes, bytes], depth: int) -> bytes:

@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 
 from tests import map_reference as reference
 from verifier.encoding import tagged, u64
-from verifier.errors import Malformed, RootMismatch
-from verifier.map import EMPTY, MAX_SIBLINGS, leaf_hash, map_value, node_hash, verify_absence, verify_presence
+from verifier.errors import Malformed, NotProven, RootMismatch
+from verifier.map import (
+    EMPTY,
+    MAX_SIBLINGS,
+    Place,
+    leaf_hash,
+    map_value,
+    node_hash,
+    updated_root,
+    verify_absence,
+    verify_presence,
+)
 
 V = b"\x11" * 32
 W = b"\x22" * 32
@@ -215,3 +225,44 @@ def test_accumulated_maps_have_one_known_hash() -> None:
         entries[tagged("test-key", u64(n))] = map_value(n, tagged("test-head", u64(n)), n + 1)
         roots.append(reference.build_map(entries))
     assert "88461325258c2b016e5e798a809f4fb0257c3759cfd9fff74a7a40cafb2a0c46" == tagged("test-maps", *roots).hex()
+
+
+# Updates from places alone
+
+
+@st.composite
+def updates_of_close_maps(draw: st.DrawFn) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """A map, and values for some of its keys and for some that it lacks."""
+    entries, asked = draw(close_maps())
+    keys = [*entries, asked]
+    for bit in draw(st.lists(st.integers(0, 255), max_size=6)):
+        keys.append(flip(draw(st.sampled_from(keys)), bit))
+    return entries, {key: tagged("new", key) for key in draw(st.lists(st.sampled_from(keys)))}
+
+
+def place_of(entries: dict[bytes, bytes], key: bytes) -> Place:
+    value_hash, siblings, terminal = reference.prove(entries, key)
+    return Place(key, value_hash, terminal, siblings)
+
+
+@given(updates_of_close_maps(), st.booleans())
+def test_map_update_from_places_is_that_of_the_whole_map(
+    case: tuple[dict[bytes, bytes], dict[bytes, bytes]], more: bool
+) -> None:
+    """The places of the updated keys give the root that the reference has over all keys; more places change nothing."""
+    entries, updates = case
+    shown = {*updates, *(entries if more else ())}
+    places = [place_of(entries, key) for key in shown]
+    got = updated_root(places, updates, reference.build_map(entries))
+    assert got == reference.build_map(entries | updates)
+
+
+def test_map_update_wants_every_place_under_the_root() -> None:
+    """A place of another map, a place that is not shown, and a false absence are refused."""
+    root, update = reference.build_map(THREE), {ZERO: V, HALF: V}
+    zero, half = place_of(THREE, ZERO), place_of(THREE, HALF)
+    with pytest.raises(NotProven, match="not shown"):
+        updated_root([zero], update, root)
+    for wrong in (place_of(PAIR, ZERO), zero._replace(value_hash=None), zero._replace(siblings=zero.siblings[1:])):
+        with pytest.raises(RootMismatch):
+            updated_root([wrong, half], update, root)
