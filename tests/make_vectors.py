@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.vector_cases import CASES, document, history, honest, identity, malformed, seals, times, tree
+from tests.vector_cases import CASES, document, evidence, history, honest, identity, malformed, seals, times, tree
 
 FOLDER = Path(__file__).resolve().parent / "vectors"
 MODULES = (honest, tree, history, seals, identity, times, malformed)  # in the order of SPEC 9
@@ -20,19 +20,24 @@ def vectors() -> dict[str, bytes]:
     return {f"{name}.json": _encode(document(name)) for name in CASES}
 
 
+def evidence_vectors() -> dict[str, bytes]:
+    """Every file of the folder `evidence` by its name."""
+    return {f"{name}.json": _encode(evidence.document(name)) for name in evidence.CASES}
+
+
 def _encode(value: object) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
-    made = vectors()
-    for path in FOLDER.glob("*.json"):
-        if path.name not in made:
-            path.unlink()
-    for name, data in made.items():
-        (FOLDER / name).write_bytes(data)
-    print(f"{len(made)} vectors, {sum(map(len, made.values()))} bytes")
+    for folder, made in ((FOLDER, vectors()), (FOLDER / "evidence", evidence_vectors())):
+        folder.mkdir(exist_ok=True)
+        for path in folder.glob("*.json"):
+            if path.name not in made:
+                path.unlink()
+        for name, data in made.items():
+            (folder / name).write_bytes(data)
+        print(f"{folder.name}: {len(made)} vectors, {sum(map(len, made.values()))} bytes")
 
 
 if __name__ == "__main__":

@@ -476,15 +476,15 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
 def _compare_with_seen(run: Run, checkpoint: Checkpoint, note: bytes) -> None:
     """No checkpoint of the proof has another root than the state's for the same size."""
     if run.seen is not None and run.memory.checkpoint is not None:
-        _refuse_fork(run.seen[1], run.memory.checkpoint, checkpoint, note)
+        _refuse_fork(run, run.seen[1], run.memory.checkpoint, checkpoint, note)
 
 
-def _refuse_fork(one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
+def _refuse_fork(run: Run, one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
     if one.size == other.size and one.root != other.root:
         from verifier.evidence import note_evidence
 
         message = f"the log signed two different trees of size {one.size}"
-        raise Fork(message, note_evidence("two-roots", one_note, other_note))
+        raise Fork(message, note_evidence("two-roots", run.question.now, one_note, other_note))
 
 
 def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
@@ -498,7 +498,8 @@ def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
 
             message = f"{witness.key.name} signed size {run.tree.size} after it had signed size {seen.size}"
             assert run.memory.checkpoint is not None
-            raise Fork(message, note_evidence("rolled-back", run.memory.checkpoint, run.proof.checkpoint))
+            notes = run.memory.checkpoint, run.proof.checkpoint
+            raise Fork(message, note_evidence("rolled-back", run.question.now, *notes))
     if run.question.as_of is None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
 
@@ -550,7 +551,8 @@ def _compare_heads(run: Run, stored: Proof) -> None:
             if run.behind and run.question.as_of is not None:
                 from verifier.evidence import history_evidence
 
-                raise Fork(f"two signed histories differ at step {seq}", history_evidence(stored, run.proof))
+                evidence = history_evidence(run.question.now, stored, run.proof)
+                raise Fork(f"two signed histories differ at step {seq}", evidence)
             raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
     if chain.seq < stored.map.seq and run.continues:
         raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
@@ -608,7 +610,7 @@ def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint,
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
     _compare_with_seen(run, checkpoint, bracket.checkpoint)
-    _refuse_fork(checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
+    _refuse_fork(run, checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
     verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, bracket.hashes)
     return checkpoint, _quorum(run, run.trust.witnesses, note)
 

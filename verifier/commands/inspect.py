@@ -12,10 +12,11 @@ from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.commands import common
 from verifier.entry import Closed, Content, ContextField, Erased, Expired, Reverted, Seal
 from verifier.errors import Changed, Malformed
-from verifier.evidence import EVIDENCE_FORMAT
+from verifier.evidence import EVIDENCE_FORMAT, MAX_HISTORIES_SIZE, Evidence, parse_evidence
 from verifier.files import read_bounded
 from verifier.note import Note, parse_note
-from verifier.proof import MAX_PROOF_SIZE, Bracket, Line, Proof, parse_object, parse_proof
+from verifier.proof import Bracket, Line, Proof, parse_object, parse_proof
+from verifier.replay import Known
 from verifier.words import count, escape, when
 
 DESCRIPTION = "What is in a proof, or in the evidence of a fork. Nothing is verified."
@@ -23,11 +24,12 @@ EXAMPLES = """examples:
   nextcloud-audit inspect minutes.txt.proof
   nextcloud-audit inspect seed.txt.state.fork-20270115T080000Z.json"""
 NO_VERDICT = "This is what the file says. Nothing of it was verified: only `verify` gives a verdict."
-MAX_EVIDENCE_SIZE = 5 * MAX_PROOF_SIZE  # two proofs, escaped once more
 _KINDS = {
     "two-roots": "The log signed two different trees of the same size.",
+    "other-prefix": "The log signed a tree that did not grow out of a smaller one that it signed.",
     "rolled-back": "One witness cosigned a smaller tree after a bigger one, so the log went back.",
     "two-histories": "Two signed histories of one file differ at a step that they share.",
+    "broken-replay": "Leaves of a signed tree break the rules: a chain that is not followed, or a wrong map.",
 }
 
 
@@ -37,12 +39,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    data = read_bounded(args.proof, MAX_EVIDENCE_SIZE, "proof")
+    data = read_bounded(args.proof, MAX_HISTORIES_SIZE, "proof")
     value = parse_object(data, "file")
     if value.get("format") == EVIDENCE_FORMAT:
-        kind, notes, proofs = parse_evidence(value)
-        shown: dict[str, object] = {"evidence": kind, "notes": notes, "proofs": proofs, "verdict": None}
-        text = evidence_text(kind, notes, proofs)
+        evidence = parse_evidence(data)
+        shown, text = evidence_data(evidence), evidence_text(evidence)
     else:
         proof = parse_proof(data)
         shown, text = proof_data(proof), proof_text(proof)
@@ -199,27 +200,34 @@ def _note_data(data: bytes) -> dict[str, object]:
 # -- evidence -------------------------------------------------------------------------------------------------
 
 
-def parse_evidence(value: dict[str, object]) -> tuple[str, list[str], list[str]]:
-    """Kind, notes and proofs of an evidence file (SPEC 9.1)."""
-    kind = value.get("kind")
-    if type(kind) is not str or kind not in _KINDS:
-        raise Malformed(f"want one of {', '.join(_KINDS)}", "evidence kind", kind)
-    name = "proofs" if kind == "two-histories" else "notes"
-    if list(value) != ["format", "kind", name]:
-        raise Malformed(f"want format, kind and {name}", "evidence")
-    shown = value[name]
-    if type(shown) is not list or len(shown) != 2 or not all(type(item) is str for item in shown):
-        raise Malformed("want two texts", f"evidence {name}")
-    return kind, *(([], shown) if name == "proofs" else (shown, []))
+def evidence_data(evidence: Evidence) -> dict[str, object]:
+    """Evidence as data: the notes and proofs opened, the rest counted."""
+    return {
+        "evidence": evidence.kind,
+        "seen": str(evidence.seen),
+        "notes": [note.decode("utf-8") for note in evidence.notes],
+        "proofs": [proof_data(proof) for proof in evidence.proofs],
+        "leaves": str(len(evidence.leaves)),
+        "chains": [known.place.key.hex() for known in evidence.chains],
+        "verdict": None,
+    }
 
 
-def evidence_text(kind: str, notes: list[str], proofs: list[str]) -> str:
+def evidence_text(evidence: Evidence) -> str:
     """Evidence in words, and what to do with it."""
-    lines = [f"evidence of a fork ({kind})", _KINDS[kind], ""]
-    for number, note in enumerate(notes, 1):
-        lines += _note_lines(f"note {number}", note.encode("utf-8", "surrogatepass"))
-    for number, text in enumerate(proofs, 1):
-        proof = parse_proof(text.encode("utf-8", "surrogatepass"))
+    lines = [f"evidence against a log ({evidence.kind})", _KINDS[evidence.kind]]
+    lines += [f"put together {when(evidence.seen)} by the writer's clock", ""]
+    for number, note in enumerate(evidence.notes, 1):
+        lines += _note_lines(f"note {number}", note)
+    for number, proof in enumerate(evidence.proofs, 1):
         lines += [f"history {number}:", proof_text(proof), ""]
-    lines += ["", "Whoever has the public keys of log and witnesses can check the signatures. Show it to others."]
+    if evidence.leaves:
+        last = evidence.size + len(evidence.leaves) - 1
+        lines += [f"leaves {evidence.size} to {last}: the last one is accused"]
+        lines += [f"  chain {known.place.key.hex()}: {_tip_text(known)}" for known in evidence.chains]
+    lines += ["", "Whoever has the log's public key can check it: nextcloud-audit verify --evidence FILE --log VKEY"]
     return "\n".join(lines)
+
+
+def _tip_text(known: Known) -> str:
+    return "not in the map before" if known.tip is None else f"at step {known.tip.seq}, leaf {known.tip.leaf_index}"

@@ -39,11 +39,12 @@ EXAMPLES = """examples:
   nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt
   nextcloud-audit verify minutes.txt --seed seed.txt           the state knows its path by now
   nextcloud-audit verify *.pdf --reader reader.json            each with its own FILE.proof beside it
-  nextcloud-audit verify old.pdf --seed seed.txt --as-of proof a proof that was kept for years"""
+  nextcloud-audit verify old.pdf --seed seed.txt --as-of proof a proof that was kept for years
+  nextcloud-audit verify --evidence fork.json --log VKEY       does it convict the log? 3 yes, 2 no"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+")
+    parser.add_argument("files", metavar="FILE", nargs="*")
     parser.add_argument("--proof", metavar="FILE", help="its proof (default: FILE.proof)")
     keys = parser.add_mutually_exclusive_group()
     keys.add_argument("--seed", metavar="FILE", help="the owner's seed file")
@@ -57,11 +58,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--require-seal", action="store_true", help="the owner's device must have sealed this version")
     parser.add_argument("--passphrase-file", metavar="FILE", help="for a first use with a seed under a passphrase")
     parser.add_argument("--hashes", action="store_true", help="show hashes as well")
+    evidence = parser.add_argument_group("evidence against a log (SPEC 9.1)")
+    evidence.add_argument("--evidence", metavar="FILE", help="what a file proves against the log whose key --log gives")
+    evidence.add_argument("--witness", metavar="VKEY", action="append", help="a cosigner's key, for a rollback")
     common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Every file gets its answer, whatever happens to the others. The worst one is the exit code."""
+    if args.evidence:
+        from verifier.commands import evidence
+
+        return evidence.run(args)
+    if not args.files or args.witness:
+        raise Usage("want FILE; --witness goes with --evidence FILE")
     if args.proof and len(args.files) > 1:
         raise Usage("proof: --proof goes with one FILE; several have FILE.proof beside each")
     if args.remote and len(args.files) > 1:
@@ -275,7 +285,9 @@ def pin_chain(home: Home, log: LogState, report: Report, asked_path: str | None)
 
 def keep_evidence(home: Home, evidence: dict[str, object], now: int) -> str:
     """Writes the evidence of a fork beside the state and returns where."""
-    return home.write_evidence((outcome.format_json(evidence) + "\n").encode("ascii"), now)
+    from verifier.evidence import format_evidence
+
+    return home.write_evidence(format_evidence(evidence), now)
 
 
 def first_use(args: Namespace, reader: ReaderKey | None) -> LogState:

@@ -1,0 +1,437 @@
+"""Evidence files (SPEC 9.1): those that convict, and those that look as if they did.
+
+Each case is (what, expected, log key, cosigners' keys, the file's value). Everything is put together by the slow
+reference, from a fake log that signs whatever it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests import map_reference
+from tests.builder import secret
+from tests.fakes import NOW, FakeLog, digest, map_value
+from tests.reference import consistency, mth, split
+from verifier.encoding import encode_base64
+from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, format_vkey, parse_note
+from verifier.proof import format_proof
+
+FORMAT = "nextcloud-audit/evidence/1-draft"
+NOTHING, MALFORMED = "NOTHING", "MALFORMED"
+WITNESS = SignerKey("witness.example/w", COSIGNATURE, secret("evidence witness"))
+
+Value = dict[str, Any]
+CASES: dict[str, tuple[str, str, Callable[[], tuple[FakeLog, Value | str]]]] = {}
+
+
+def case(expect: str, what: str) -> Callable[[Callable[[], tuple[FakeLog, Value | str]]], None]:
+    def add(make: Callable[[], tuple[FakeLog, Value | str]]) -> None:
+        CASES[make.__name__.replace("_", "-")] = (what, expect, make)
+
+    return add
+
+
+def document(name: str) -> dict[str, object]:
+    what, expect, make = CASES[name]
+    log, value = make()
+    text = value if isinstance(value, str) else spell(value)
+    keys = {"log": log.vkey, "cosigners": [format_vkey(WITNESS.verifier_key)]}
+    return {"name": name, "what": what, "expect": expect, **keys, "evidence": text}
+
+
+def spell(value: Value) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def evidence(kind: str, **members: object) -> Value:
+    return {"format": FORMAT, "kind": kind, "seen": str(NOW), **members}
+
+
+def two(kind: str, *notes: bytes, **more: object) -> Value:
+    return evidence(kind, notes=[note.decode() for note in notes], **more)
+
+
+def cosigned(note: bytes, time: int) -> bytes:
+    parsed = parse_note(note)
+    return format_note(parsed._replace(signatures=(*parsed.signatures, cosign(parsed.text, WITNESS, time))))
+
+
+def forked(a: int = 20, b: int = 25) -> tuple[FakeLog, FakeLog]:
+    """Two logs of one key: the second has another first leaf, and is longer."""
+    return FakeLog().grow(a - 1), FakeLog().grow(a - 2, chains=7).grow(b - a)
+
+
+# Replays
+
+
+def peaks(leaves: list[bytes]) -> list[bytes]:
+    """The complete subtrees, left to right."""
+    if not leaves:
+        return []
+    if len(leaves) & (len(leaves) - 1) == 0:
+        return [mth(leaves)]
+    k = split(len(leaves))
+    return [mth(leaves[:k]), *peaks(leaves[k:])]
+
+
+def tips_below(log: FakeLog, size: int) -> dict[bytes, tuple[int, bytes, int]]:
+    other = FakeLog()
+    for leaf in log.leaves[:size]:
+        if leaf[:1] == b"\x01":
+            other.add_entry(leaf[1:33], leaf[41:], int.from_bytes(leaf[33:41], "big"))
+        else:
+            other.leaves.append(leaf)
+    return other.tips
+
+
+def replay(log: FakeLog, size: int, end: int, chains: list[bytes] | None = None) -> Value:
+    """Leaves number `size` to `end` - 1, with the places of their chains in the map below `size`."""
+    leaves, tips = log.leaves[size:end], tips_below(log, size)
+    entries = {chain_id: map_value(*tip) for chain_id, tip in tips.items()}
+    shown = sorted({leaf[1:33] for leaf in leaves if len(leaf) == 73}) if chains is None else chains
+    return evidence(
+        "broken-replay",
+        note=log.checkpoint().decode(),
+        size=str(size),
+        peaks=encode_base64(b"".join(peaks(log.leaves[:size]))),
+        leaves=[encode_base64(leaf) for leaf in leaves],
+        hashes=encode_base64(b"".join([] if end == len(log.leaves) else consistency(end, log.leaves))),
+        chains=[chain(entries, tips, chain_id) for chain_id in shown],
+    )
+
+
+def chain(entries: dict[bytes, bytes], tips: dict[bytes, tuple[int, bytes, int]], chain_id: bytes) -> Value:
+    _, siblings, terminal = map_reference.prove(entries, chain_id)
+    held = None
+    if chain_id in tips:
+        seq, head, index = tips[chain_id]
+        held = {"seq": str(seq), "head": encode_base64(head), "index": str(index)}
+    other = None if terminal is None else encode_base64(b"".join(terminal))
+    return {
+        "chain": encode_base64(chain_id),
+        "held": held,
+        "other": other,
+        "siblings": encode_base64(b"".join(siblings)),
+    }
+
+
+def skipping(more: int = 3) -> FakeLog:
+    """Leaf 23 skips a seq; leaf 20 is the map commitment before it, and `more` leaves follow."""
+    log = FakeLog().grow(20)
+    log.add_entry(digest(b"chain", 3), digest(b"x", 90))
+    log.add_entry(digest(b"chain", 11), digest(b"x", 91))
+    log.add_entry(digest(b"chain", 3), digest(b"x", 92), seq=7)
+    log.add_map()
+    return log.grow(more) if more else log
+
+
+def wrong_map(more: int = 3) -> FakeLog:
+    """Leaf 23 commits to a wrong map."""
+    log = FakeLog().grow(20)
+    log.add_entry(digest(b"chain", 3), digest(b"x", 90))
+    log.add_entry(digest(b"chain", 11), digest(b"x", 91))
+    log.add_map(digest(b"map", 1))
+    return log.grow(more) if more else log
+
+
+# Forks
+
+
+@case("fork", "two notes of one log, one size, two roots")
+def two_roots() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, two("two-roots", log.checkpoint(), log.checkpoint(10, digest(b"fork", 0)))
+
+
+@case(NOTHING, "the same tree twice, cosigned at another time")
+def two_roots_that_are_one() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, two("two-roots", log.checkpoint(), cosigned(log.checkpoint(), NOW))
+
+
+@case(NOTHING, "two sizes: a log that has grown")
+def two_roots_of_two_sizes() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    return log, two("two-roots", log.checkpoint(10), log.checkpoint())
+
+
+@case(NOTHING, "[R] the other root was signed by a key of the same name that is not the log's")
+def two_roots_by_another_key() -> tuple[FakeLog, Value]:
+    log, other = FakeLog().grow(9), FakeLog(secret=b"\x08" * 32).grow(9, chains=2)
+    return log, two("two-roots", log.checkpoint(), other.checkpoint())
+
+
+@case(NOTHING, "[R] the other root under the signature of the first")
+def two_roots_with_a_forged_signature() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    one, other = parse_note(log.checkpoint()), parse_note(log.checkpoint(10, digest(b"fork", 0)))
+    return log, two("two-roots", format_note(one), format_note(other._replace(signatures=one.signatures)))
+
+
+@case("fork", "the bigger tree grew out of another one than the smaller tree that was signed")
+def other_prefix() -> tuple[FakeLog, Value]:
+    one, other = forked()
+    size, proof = len(one.leaves), consistency(len(one.leaves), other.leaves)
+    more = {"root": encode_base64(mth(other.leaves[:size])), "hashes": encode_base64(b"".join(proof))}
+    return one, two("other-prefix", one.checkpoint(), other.checkpoint(), **more)
+
+
+@case(NOTHING, "an honest log: the root that the bigger tree grew out of is the one that was signed")
+def other_prefix_that_is_the_same() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(19).grow(4)
+    more = {"root": encode_base64(mth(log.leaves[:20])), "hashes": encode_base64(b"".join(consistency(20, log.leaves)))}
+    return log, two("other-prefix", log.checkpoint(20), log.checkpoint(), **more)
+
+
+@case(NOTHING, "[R] another root, and the consistency proof of the true one")
+def other_prefix_that_does_not_lead_to_the_bigger_tree() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(19).grow(4)
+    more = {"root": encode_base64(digest(b"root", 0)), "hashes": encode_base64(b"".join(consistency(20, log.leaves)))}
+    return log, two("other-prefix", log.checkpoint(20), log.checkpoint(), **more)
+
+
+@case("rollback", "a witness signed size 10 as the newest tree after it had signed size 15")
+def rolled_back() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    return log, two("rolled-back", cosigned(log.checkpoint(), NOW), cosigned(log.checkpoint(10), NOW + 1))
+
+
+@case(NOTHING, "the smaller tree was signed first, as it should be")
+def rolled_back_the_other_way() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    return log, two("rolled-back", cosigned(log.checkpoint(), NOW + 1), cosigned(log.checkpoint(10), NOW))
+
+
+@case(NOTHING, "both within one second: nobody knows in which order")
+def rolled_back_within_a_second() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    return log, two("rolled-back", cosigned(log.checkpoint(), NOW), cosigned(log.checkpoint(10), NOW))
+
+
+@case(NOTHING, "nobody signed both trees")
+def rolled_back_without_a_witness() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    return log, two("rolled-back", log.checkpoint(), cosigned(log.checkpoint(10), NOW))
+
+
+def _worlds() -> tuple[FakeLog, str, str]:
+    """Two proofs of one chain from two worlds of one key, whose second step differs."""
+    from tests.verifier.worlds import created
+
+    one, other = created(b"one", b"two"), created(b"one", b"TWO")
+    log = FakeLog()
+    log.vkey = format_vkey(one.log.verifier_key)
+    return log, format_proof(one.prove(1)).decode(), format_proof(other.prove(1)).decode()
+
+
+@case("fork", "two whole proofs of one chain that differ at step 1")
+def two_histories() -> tuple[FakeLog, Value]:
+    log, one, other = _worlds()
+    return log, evidence("two-histories", proofs=[one, other])
+
+
+@case(NOTHING, "the same history twice")
+def two_histories_that_agree() -> tuple[FakeLog, Value]:
+    log, one, _ = _worlds()
+    return log, evidence("two-histories", proofs=[one, one])
+
+
+@case(NOTHING, "[R] one history was altered after it was proven: its entries do not link to the head in the map")
+def two_histories_of_which_one_was_altered() -> tuple[FakeLog, Value]:
+    log, one, other = _worlds()
+    first, second = json.loads(one), json.loads(other)
+    first["entries"] = second["entries"]
+    return log, evidence("two-histories", proofs=[one, spell(first)])
+
+
+# Broken chains, wrong maps
+
+
+@case("chain-broken", "an entry leaf that skips seqs of its chain, with the chain's place in the map before")
+def seq_skipped() -> tuple[FakeLog, Value]:
+    log = skipping()
+    return log, replay(log, 20, 24, [digest(b"chain", 3)])
+
+
+@case("chain-broken", "a chain that starts with seq 1, shown to be absent from the map before")
+def chain_without_a_start() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.add_entry(digest(b"chain", 99), digest(b"x", 1), seq=1)
+    log.add_map()
+    return log, replay(log, 20, 22)
+
+
+@case("chain-broken", "an entry that is logged twice, from the first leaf on: before it there is no map")
+def seq_repeated_from_the_start() -> tuple[FakeLog, Value]:
+    log = FakeLog()
+    for seq in (0, 1, 1):
+        log.add_entry(digest(b"chain", 1), digest(b"x", seq), seq)
+    log.add_map()
+    return log, replay(log, 0, 3)
+
+
+@case("chain-broken", "a leaf of an unknown kind; nothing but the leaf is needed")
+def leaf_of_an_unknown_kind() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.leaves.append(b"\x09" + digest(b"?", 0))
+    log.add_map()
+    return log, replay(log, 21, 22)
+
+
+@case("chain-broken", "the last leaf of a signed tree is no map commitment")
+def last_leaf_without_a_map() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.add_entry(digest(b"chain", 3), digest(b"x", 90))
+    return log, replay(log, 21, 22, [])
+
+
+@case("chain-broken", "a loss is declared in the middle of a log")
+def loss_in_the_middle() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.leaves.append(b"\x04" + digest(b"loss", 0))
+    log.add_map()
+    return log, replay(log, 21, 22)
+
+
+@case("map-wrong", "a map commitment that is not what the entries before it give")
+def wrong_map_committed() -> tuple[FakeLog, Value]:
+    log = wrong_map()
+    return log, replay(log, 20, 24)
+
+
+@case("map-wrong", "two commitments in a row to two maps")
+def map_changed_by_nothing() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.add_map(digest(b"map", 0))
+    return log, replay(log, 20, 22)
+
+
+@case("map-wrong", "the first commitment of a log, over all its leaves")
+def wrong_map_from_the_start() -> tuple[FakeLog, Value]:
+    log = FakeLog()
+    log.add_entry(digest(b"chain", 1), digest(b"x", 0))
+    log.add_map(digest(b"map", 0))
+    return log, replay(log, 0, 2)
+
+
+@case(NOTHING, "an honest stretch: chains are followed, the map is right")
+def honest_stretch() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20).grow(4).grow(3)
+    return log, replay(log, 20, 26)
+
+
+@case(NOTHING, "[R] a wrong map, but the place of one chain in it is withheld: it may be what makes the difference")
+def wrong_map_with_a_chain_withheld() -> tuple[FakeLog, Value]:
+    log = wrong_map()
+    return log, replay(log, 20, 24, [digest(b"chain", 3)])
+
+
+@case(NOTHING, "[R] an honest chain, and a false word of what the map before held of it")
+def tip_that_the_map_does_not_hold() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20).grow(4).grow(3)
+    value = replay(log, 20, 22, [digest(b"chain", 0)])
+    value["chains"][0]["held"]["seq"] = "9"
+    return log, value
+
+
+@case(NOTHING, "[R] an honest chain said to be absent from the map before")
+def absence_that_does_not_hold() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20).grow(4)
+    value = replay(log, 20, 22, [digest(b"chain", 0)])
+    value["chains"][0]["held"] = None
+    return log, value
+
+
+@case(NOTHING, "[R] a leaf that was never in the tree")
+def leaf_that_is_not_in_the_tree() -> tuple[FakeLog, Value]:
+    log = skipping()
+    value = replay(log, 20, 24)
+    log.leaves = FakeLog().grow(20).grow(6).leaves
+    return log, value | {"note": log.checkpoint().decode()}
+
+
+@case(NOTHING, "[R] the leaf between that makes the seq right is left out")
+def leaf_left_out() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20, chains=1).grow(3, chains=1)
+    value = replay(log, 20, 23)
+    del value["leaves"][1]
+    return log, value | {"hashes": encode_base64(b"".join(consistency(22, log.leaves)))}
+
+
+@case(NOTHING, "[R] the same leaves under a note that another key signed")
+def replay_of_another_log() -> tuple[FakeLog, Value]:
+    log, other = skipping(), FakeLog(secret=b"\x08" * 32)
+    other.leaves = log.leaves
+    return log, replay(log, 20, 24) | {"note": other.checkpoint().decode()}
+
+
+@case(MALFORMED, "leaves that go on after the one that breaks a rule")
+def leaves_after_the_broken_one() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.leaves.append(b"\x09" + digest(b"?", 0))
+    log.add_entry(digest(b"chain", 3), digest(b"x", 90))
+    log.add_map()
+    return log, replay(log, 21, 23, [])
+
+
+@case(MALFORMED, "a third map commitment between the first leaf and the last one")
+def map_commitment_between() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20).grow(2)
+    log.add_map(digest(b"map", 0))
+    return log, replay(log, 20, 25)
+
+
+@case(MALFORMED, "a chain is shown that no leaf touches")
+def chain_that_no_leaf_touches() -> tuple[FakeLog, Value]:
+    log = wrong_map()
+    chains = sorted([digest(b"chain", 3), digest(b"chain", 5), digest(b"chain", 11)])
+    return log, replay(log, 20, 24, chains)
+
+
+@case(MALFORMED, "chains out of order")
+def chains_out_of_order() -> tuple[FakeLog, Value]:
+    log = wrong_map()
+    value = replay(log, 20, 24)
+    value["chains"].reverse()
+    return log, value
+
+
+@case(MALFORMED, "more leaves than the signed size")
+def leaves_beyond_the_signed_size() -> tuple[FakeLog, Value]:
+    log = skipping(0)
+    value = replay(log, 20, 24)
+    value["leaves"] += [value["leaves"][1]] * 3
+    return log, value
+
+
+@case(MALFORMED, "a member that the format does not have")
+def evidence_with_an_unknown_member() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, two("two-roots", log.checkpoint(), log.checkpoint(10, digest(b"fork", 0)), why="fork")
+
+
+@case(MALFORMED, "white space between tokens")
+def evidence_with_white_space() -> tuple[FakeLog, str]:
+    log = FakeLog().grow(9)
+    value = two("two-roots", log.checkpoint(), log.checkpoint(10, digest(b"fork", 0)))
+    return log, json.dumps(value, ensure_ascii=False) + "\n"
+
+
+@case(MALFORMED, "a kind that the format does not have")
+def evidence_of_an_unknown_kind() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, two("three-roots", log.checkpoint(), log.checkpoint(10, digest(b"fork", 0)))
+
+
+@case(MALFORMED, "one note")
+def evidence_of_one_note() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, two("two-roots", log.checkpoint())
+
+
+@case(MALFORMED, "a number with a leading zero")
+def evidence_with_a_leading_zero() -> tuple[FakeLog, Value]:
+    log = skipping()
+    return log, replay(log, 20, 24) | {"size": "020"}

@@ -1,0 +1,98 @@
+"""Evidence against a log: the vectors, every mangling, and honest logs that nobody can convict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import FakeLog, digest
+from tests.make_vectors import FOLDER, evidence_vectors
+from tests.vector_cases.evidence import CASES, replay, skipping, spell
+from verifier.commands.inspect import evidence_text
+from verifier.errors import Malformed, NotProven
+from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, parse_evidence, verify_evidence
+from verifier.note import parse_vkey
+
+FILES = sorted((FOLDER / "evidence").glob("*.json"))
+
+
+def said(case: dict[str, object]) -> str:
+    """What this verifier says of an evidence file, in the words of tests/vectors/README.md."""
+    keys = [parse_vkey(str(case["log"]))], [parse_vkey(vkey) for vkey in case["cosigners"]]  # type: ignore[attr-defined]
+    try:
+        return verify_evidence(parse_evidence(str(case["evidence"]).encode()), *keys).fault
+    except Malformed:
+        return "MALFORMED"
+    except NotProven:
+        return "NOTHING"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_evidence_vector_gets_its_verdict(path: Path) -> None:
+    """What convicts a log convicts it of just that, and what only looks so proves nothing."""
+    case = json.loads(path.read_bytes())
+    assert (case["name"], said(case)) == (path.stem, case["expect"])
+
+
+def test_evidence_vectors_are_what_the_generator_makes() -> None:
+    """`python -m tests.make_vectors` would change no byte, and every fault has a case."""
+    made = evidence_vectors()
+    assert {path.name: path.read_bytes() for path in FILES} == made
+    expected = {expect for _, expect, _ in CASES.values()}
+    assert expected == {"fork", "rollback", "chain-broken", "map-wrong", "NOTHING", "MALFORMED"}
+
+
+@pytest.mark.parametrize("name", ["two-roots", "other-prefix", "seq-skipped", "wrong-map-committed"])
+def test_evidence_with_any_byte_changed_convicts_of_nothing_else(name: str) -> None:
+    """A changed byte proves nothing, or what was proven before: no forger gets a new claim out of a file."""
+    case = json.loads((FOLDER / "evidence" / f"{name}.json").read_bytes())
+    text = case["evidence"]
+    for at in range(0, len(text), 5):
+        mangled = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
+        assert said(case | {"evidence": mangled}) in ("MALFORMED", "NOTHING", case["expect"])
+        assert said(case | {"evidence": text[:at]}) == "MALFORMED"
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=4), st.data())
+def test_evidence_never_convicts_an_honest_log(rounds: list[list[int]], data: st.DataObject) -> None:
+    """Whatever stretch of whatever honest log is shown, with whichever of its chains, it proves nothing."""
+    log = FakeLog()
+    for chains in rounds:
+        for number in chains:
+            log.add_entry(digest(b"chain", number), digest(b"x", len(log.leaves)))
+        log.add_map()
+    commitments = [index for index, leaf in enumerate(log.leaves) if len(leaf) == 33]
+    start = data.draw(st.sampled_from([-1, *commitments[:-1]]))
+    end = next(index for index in commitments if index > start)
+    touched = sorted({leaf[1:33] for leaf in log.leaves[max(start, 0) : end] if len(leaf) == 73})
+    shown = data.draw(st.lists(st.sampled_from(touched), unique=True)) if touched else []
+    value = replay(log, max(start, 0), data.draw(st.integers(max(start, 0) + 1, end + 1)), None)
+    kept = {chain["chain"] for chain in replay(log, max(start, 0), end + 1, sorted(shown))["chains"]}
+    value["chains"] = [chain for chain in value["chains"] if chain["chain"] in kept]
+    with pytest.raises(NotProven, match="every leaf"):
+        verify_evidence(parse_evidence(spell(value).encode()), [parse_vkey(log.vkey)])
+
+
+def test_evidence_is_bounded() -> None:
+    """A file beyond 16 MiB is neither written nor read."""
+    log = skipping()
+    value = replay(log, 20, 24)
+    value["leaves"] = ["A" * 1024] * (MAX_EVIDENCE_SIZE // 1024)
+    with pytest.raises(Malformed, match="at most"):
+        format_evidence(value)
+    with pytest.raises(Malformed, match="at most"):
+        parse_evidence(spell(value).encode())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_inspect_explains_whatever_can_be_parsed(path: Path) -> None:
+    """Every well-formed file is put into words, whether it proves anything or not."""
+    try:
+        evidence = parse_evidence(json.loads(path.read_bytes())["evidence"].encode())
+    except Malformed:
+        return
+    assert evidence.kind in evidence_text(evidence)
