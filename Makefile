@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers check format bench bench-quick wheel lock clean
+.PHONY: help demo test test-hosts peers check format bench bench-quick wheel lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ test: $(VENV)/.installed  ## All tests; PYTEST_ARGS="-k map" for some of them
 
 peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12)
 	@$(BIN)/python -m tests.peers.install
+
+test-hosts: $(VENV)/.installed  ## Five hosts in network namespaces, and faults (root; apt-get install iproute2 nftables faketime)
+	@$(BIN)/python -m pytest -m hosts -q -s tests/hosts $(PYTEST_ARGS)
 
 check: $(VENV)/.installed  ## Format, lint, strict types and the import arrow
 	$(BIN)/ruff format --check .
