@@ -2,7 +2,8 @@
 
     DIR/log.key      0600; PRIVATE+KEY+ORIGIN+ID+KEY, what the log signs its trees with
     DIR/log.db       0600; entries, openings, tree, map (`audit.store`)
-    DIR/policy       the log and its witnesses (c2sp.org/tlog-policy); the operator's to edit, read at start
+    DIR/policy       the log and its witnesses (c2sp.org/tlog-policy); made from the peers (`audit.peers`), or the
+                     operator's to edit; read at start
     DIR/auditors     the log and its auditors, the same way
     DIR/lock         held by whoever writes
 
@@ -130,10 +131,10 @@ def hash_token(token: str) -> bytes:
 
 
 @contextmanager
-def locked(directory: str) -> Iterator[None]:
+def locked(directory: str, name: str = LOCK_FILE) -> Iterator[None]:
     """Holds the directory for this process; a second one is refused. The lock ends when the process does."""
     try:
-        fd = os.open(os.path.join(directory, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise Refused(f"{directory}: there is no such directory; `init` makes one") from None
     except OSError as error:

@@ -459,6 +459,68 @@ def test_lint_names_what_looks_like_one_operator() -> None:
         f"log LOG;witness o {keys[0]};witness t {keys[1]};witness u {keys[2]};witness v V1;group g 3 o t u v;quorum g"
     )
     assert p.lint(policy) == [
-        "witness o bears the log's own host name log.example",
-        "witnesses t, u share the host name t.example: if one operator, count one",
+        "operator t.example can let two histories pass alone (t, u); "
+        "better: its nodes in a group that counts as one witness",
+        "witness o bears the log's own host name log.example: a log that vouches for itself adds nothing; "
+        "better: leave it out",
     ]
+    apart = {"t": "the university", "u": "the library"}
+    assert len(p.lint(policy, apart)) == 1, "who was declared is not guessed about"
+
+
+@pytest.mark.parametrize(
+    ("k", "kind", "run_by_x", "does"),
+    [
+        (3, WITNESSES, 3, "fills a quorum alone (w0, w1, w2)"),
+        (3, WITNESSES, 2, "can let two histories pass alone (w0, w1)"),
+        (3, AUDITORS, 2, "can stop all proofs from getting newer alone (w0, w1)"),
+        (2, AUDITORS, 2, "fills a quorum alone (w0, w1)"),
+        (3, WITNESSES, 1, None),
+    ],
+)
+def test_lint_says_what_one_operator_can_do_alone(k: int, kind: Kind, run_by_x: int, does: str | None) -> None:
+    """Whoever runs several nodes can lie with all of them, whatever their names."""
+    found = p.lint(k_of_n(k, 4, kind), {f"w{i}": "x" for i in range(run_by_x)})
+    assert [line for line in found if line.startswith("operator x ")] == (
+        [] if does is None else [f"operator x {does}; better: its nodes in a group that counts as one {found_one(kind)}"]
+    )
+
+
+def found_one(kind: Kind) -> str:
+    return "auditor" if kind == AUDITORS else "witness"
+
+
+@pytest.mark.parametrize("leaves", [2, 3, 4, 5])
+def test_operators_equal_brute_force(leaves: int) -> None:
+    """What two witnesses of one operator can do alone is what trying every two quorums says, for every policy."""
+    for shape in shapes(leaves):
+        policy = as_policy(shape)
+        names = frozenset(["w0", "w1"])
+        quorums = [who for who in subsets(policy) if is_satisfied(policy, policy.quorum, who)]
+        forks = policy.ov > 0 and any(one & other <= names for one in quorums for other in quorums)
+        stops = frozenset(policy.witnesses) - names not in quorums
+        lines = [line for line in p.lint(policy, dict.fromkeys(names, "x")) if line.startswith("operator x ")]
+        assert bool(lines) == (names in quorums or forks or stops), policy
+        if lines and names not in quorums:
+            assert ("two histories" in lines[0]) == forks
+
+
+def test_lint_names_the_better_choice() -> None:
+    """A weak number comes with one that stands a liar."""
+    assert "; better: 4 of 5" in p.lint(k_of_n(3, 5))[0]
+    assert "; better: 3 of 4" in p.lint(k_of_n(4, 4))[0]
+    assert "; better: 3 of 4, under four operators" in p.lint(k_of_n(2, 3))[0]
+    assert [p.best_threshold(n) for n in (1, 2, 3, 4, 5, 7, 10)] == [1, 2, 2, 3, 4, 5, 7]
+    for n in range(4, 8):
+        assert p.lint(k_of_n(p.best_threshold(n), n)) == []
+
+
+def test_lint_separate_names_a_key_in_two_roles() -> None:
+    """One key in both files, and an auditor that comes from nowhere, are said."""
+    twice = SignerKey("w0.example/witness/auditor", COSIGNATURE, bytes([0]) * 32)
+    auditors = read(f"log LOG;witness a {format_vkey(twice.verifier_key)};quorum a", AUDITORS)
+    assert "auditor's public key is a witness's as well" in p.lint_separate(k_of_n(3, 4), auditors)[0]
+    assert "no witness here" in p.lint_separate(k_of_n(3, 4), k_of_n(3, 4, AUDITORS))[0]
+    own = SignerKey("w0.example/witness/auditor", COSIGNATURE, b"\xaa" * 32)
+    auditors = read(f"log LOG;witness a {format_vkey(own.verifier_key)};quorum a", AUDITORS)
+    assert p.lint_separate(k_of_n(3, 4), auditors) == []
