@@ -89,7 +89,7 @@ class Session(Protocol):
         """The version list, the current content included, by mtime, oldest first; empty where there is none."""
 
     async def read_version(self, file_id: int, version_id: str) -> Reading | None:
-        """An older version's bytes; None once it has expired. Never ask for the current one: older bytes may come."""
+        """The bytes of an older version; None once it has expired. For the current one, none or older bytes come."""
 
     async def list_trash(self) -> list[Trashed]:
         """What this user can restore."""

@@ -1,0 +1,489 @@
+"""A Nextcloud over WebDAV: `values.Session` for a user with an app password, or for any user through AppAPI.
+
+    DIR/nextcloud.json (0600)   {"url":"https://cloud.example.org","accounts":[{"user":"alice","password":"…"}]}
+                          or    {"url":"https://cloud.example.org","appapi":{"id":"…","version":"1.0.0","secret":"…"}}
+
+    async with open_sessions(read_config(directory)) as sessions:
+        for session in sessions: await session.list_folder("")
+
+All sessions of one server share its connections, and at most AT_ONCE requests run at a time. Redirects are not
+followed, proxies and the environment not used, cookies not kept (one user's would go out with another's request),
+compression not asked for. Answers are bounded in size and in time. Nothing is ever written to the server; a secret
+stands in the headers of a request and nowhere else.
+
+| answer | becomes |
+|---|---|
+| 404 | None, or an empty list; TryLater for `read` |
+| 412, another etag | TryLater: changed since it was listed |
+| 423 locked, 429, 502, 503, 504 | Busy, with the wait that it asks for |
+| 401 twice (a burst of logins can refuse a good one) | PeerFailed: a new app password is needed |
+| redirects, other statuses, TLS, no connection, no WebDAV, compressed, cut short | PeerFailed |
+
+Reading the current content holds Nextcloud's shared lock as long as the transfer lasts: writers get 423 meanwhile. The
+bytes are hashed as they come and kept nowhere, which is faster than a network brings them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha3_256
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import ip_address
+from typing import NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from audit.errors import PeerFailed, TryLater
+from audit.federation import Busy
+from audit.nextcloud import dav
+from audit.nextcloud.values import Node, Reading, Trashed, Version
+from verifier.encoding import check_text, decode_decimal
+from verifier.errors import Malformed, Usage
+from verifier.files import read_secret
+
+CONFIG = "nextcloud.json"
+AT_ONCE = 4  # requests at a time; PHP has few workers, and users come first
+CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 10, 120
+ANSWER_TIMEOUT_S = 600  # for a whole listing
+SLOWEST = 16 << 10  # bytes per second below which a transfer is given up: it holds a lock
+MAX_RETRY_AFTER_S, RETRY_AFTER_S = 3600, 5
+MAX_CONFIG, MAX_ACCOUNTS, MAX_USERS = 1 << 20, 1_000, 1_000_000
+MAX_OCS = 64 << 20
+MAX_NAME = 255
+AA_VERSION = "4.0.0"
+_T = TypeVar("_T")
+_BUSY = {423: "locked", 429: "too many requests", 502: "bad gateway", 503: "unavailable", 504: "gateway timeout"}
+
+
+class Secret:
+    """A password that no repr, message or traceback shows."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+class Account(NamedTuple):
+    """A user and an app password of theirs."""
+
+    user: str
+    password: Secret
+
+
+class AppAPI(NamedTuple):
+    """An external app, which may act as any user."""
+
+    app: str
+    version: str
+    secret: Secret
+
+
+class Config(NamedTuple):
+    """Where a Nextcloud is, and as whom it is read: `accounts`, or `appapi`."""
+
+    url: str
+    accounts: tuple[Account, ...]
+    appapi: AppAPI | None
+
+
+# The configuration
+
+
+def read_config(directory: str) -> Config:
+    """The configuration in DIR/nextcloud.json, a file that only its owner may read."""
+    path = os.path.join(directory, CONFIG)
+    data, warnings = read_secret(path, CONFIG, MAX_CONFIG)
+    if warnings:
+        raise Usage(f"{CONFIG}: {'; '.join(warnings)}")
+    return parse_config(data)
+
+
+def parse_config(data: bytes) -> Config:
+    """Strict: unknown and repeated members are refused, and no message holds a value."""
+    try:
+        found = json.loads(data, object_pairs_hook=_members)
+    except (ValueError, RecursionError):
+        raise Malformed("no JSON, or a member twice", CONFIG) from None
+    members = _object(found, {"url", "appapi"} if "appapi" in _keys(found) else {"url", "accounts"}, CONFIG)
+    url = check_url(members["url"])
+    if "appapi" in members:
+        app = _object(members["appapi"], {"id", "version", "secret"}, "appapi")
+        return Config(url, (), AppAPI(_header(app, "id"), _header(app, "version"), Secret(_header(app, "secret"))))
+    accounts = members["accounts"]
+    if type(accounts) is not list or not 1 <= len(accounts) <= MAX_ACCOUNTS:
+        raise Malformed(f"want 1 to {MAX_ACCOUNTS} of them", "accounts")
+    parsed = tuple(_account(account) for account in accounts)
+    if len({account.user for account in parsed}) != len(parsed):
+        raise Malformed("a user twice", "accounts")
+    return Config(url, parsed, None)
+
+
+def check_url(value: object) -> str:
+    """A base URL without a slash at its end: https, or http on loopback, where nobody can listen in."""
+    try:
+        parts = urlsplit(check_text(value, "url", 2_048))
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise Malformed("no URL", "url") from None
+    if (
+        parts.username is not None
+        or parts.password is not None
+        or parts.query
+        or parts.fragment
+        or not host
+        or port == 0
+    ):
+        raise Malformed("want https://HOST[:PORT][/PATH] and nothing else", "url")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise Malformed("want https: a password must not travel in the clear (http only on loopback)", "url")
+    path = parts.path.rstrip("/").removesuffix("/index.php")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _account(value: object) -> Account:
+    members = _object(value, {"user", "password"}, "account")
+    user, password = _text(members, "user"), _text(members, "password")
+    if ":" in user:
+        raise Malformed("no colon can be in it", "user")
+    return Account(user, Secret(password))
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError
+    return members
+
+
+def _keys(value: object) -> set[str]:
+    return set(value) if isinstance(value, dict) else set()
+
+
+def _object(value: object, names: set[str], where: str) -> dict[str, object]:
+    if not isinstance(value, dict) or set(value) != names:
+        raise Malformed(f"want an object with {', '.join(sorted(names))}", where)
+    return value
+
+
+def _text(members: dict[str, object], name: str) -> str:
+    value = members[name]
+    try:
+        return check_text(value, name, MAX_NAME)
+    except Malformed as error:
+        raise Malformed(error.what, name) from None  # what was got may be the secret
+
+
+def _header(members: dict[str, object], name: str) -> str:
+    value = _text(members, name)
+    if not value.isascii():
+        raise Malformed("want ASCII", name)
+    return value
+
+
+# One server
+
+
+@asynccontextmanager
+async def open_sessions(
+    config: Config, transport: httpx.AsyncBaseTransport | None = None, at_once: int = AT_ONCE
+) -> AsyncIterator[list[DavSession]]:
+    """A session for each account, or through AppAPI for each user that there is."""
+    async with make_client(transport, at_once) as client:
+        server = Server(config.url, client, at_once)
+        if config.appapi is None:
+            yield [DavSession(server, account.user, _basic(account)) for account in config.accounts]
+            return
+        app = config.appapi
+        users = await list_users(server, as_user(app, ""))
+        yield [DavSession(server, user, as_user(app, user)) for user in users]
+
+
+def make_client(transport: httpx.AsyncBaseTransport | None = None, at_once: int = AT_ONCE) -> httpx.AsyncClient:
+    """A client that follows nothing, keeps no cookie and reads no environment."""
+    return httpx.AsyncClient(
+        transport=transport,
+        trust_env=False,
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"Accept-Encoding": "identity", "User-Agent": "nextcloud-audit"},
+        limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
+        timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+    )
+
+
+def as_user(app: AppAPI, user: str) -> dict[str, str]:
+    """AppAPI's four headers; an empty user is the app itself."""
+    token = b64encode(f"{user}:{app.secret.reveal()}".encode()).decode("ascii")
+    return {
+        "AA-VERSION": AA_VERSION,
+        "EX-APP-ID": app.app,
+        "EX-APP-VERSION": app.version,
+        "AUTHORIZATION-APP-API": token,
+    }
+
+
+def _basic(account: Account) -> dict[str, str]:
+    token = b64encode(f"{account.user}:{account.password.reveal()}".encode()).decode("ascii")
+    return {"Authorization": f"Basic {token}"}
+
+
+async def list_users(server: Server, headers: dict[str, str]) -> list[str]:
+    """The uids that AppAPI may act as."""
+    path = "/ocs/v1.php/apps/app_api/api/v1/users?format=json"
+    async with server.ask("GET", path, {**headers, "OCS-APIRequest": "true"}, "the list of users") as response:
+        if response is None:
+            raise PeerFailed("nextcloud: AppAPI is not installed there (404)")
+        data = bytearray()
+        async for chunk in response.aiter_raw():
+            data += chunk
+            if len(data) > MAX_OCS:
+                raise PeerFailed("nextcloud: the list of users is too large")
+    try:
+        users = json.loads(bytes(data))["ocs"]["data"]
+        if type(users) is not list or len(users) > MAX_USERS:
+            raise TypeError
+        return [check_text(user, "uid", MAX_NAME) for user in users]
+    except (ValueError, TypeError, KeyError, RecursionError, Malformed):
+        raise PeerFailed("nextcloud: the list of users is not as OCS says") from None
+
+
+class Server:
+    """One Nextcloud at its address, asked by all sessions, a bounded number of requests at a time."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient, at_once: int = AT_ONCE) -> None:
+        self.url, self._client, self._gate = url, client, asyncio.Semaphore(at_once)
+        self.names = tuple(unquote(name) for name in urlsplit(url).path.split("/") if name)
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, path: str, headers: dict[str, str], what: str, body: bytes | None = None
+    ) -> AsyncIterator[httpx.Response | None]:
+        """The answer, its body still to be read; None for 404. `what` names it in messages."""
+        async with self._gate:
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_S) as deadline:
+                    for last in (False, True):
+                        async with self._client.stream(
+                            method, self.url + path, content=body, headers=headers
+                        ) as response:
+                            if response.status_code == httpx.codes.UNAUTHORIZED and not last:
+                                continue
+                            found = _check(response, what)
+                            deadline.reschedule(asyncio.get_running_loop().time() + _time_for(found))
+                            yield found
+                            return
+            except TimeoutError:
+                raise PeerFailed(f"nextcloud: {what}: no whole answer in time") from None
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+                raise PeerFailed(f"nextcloud: {what}: {_reason(error)}") from None
+
+    async def propfind(
+        self, names: tuple[str, ...], depth: str, body: bytes, headers: dict[str, str], method: str = "PROPFIND"
+    ) -> list[dav.Response]:
+        """The responses of a multistatus; none for 404."""
+        path, what = dav.encode_href(names), f"{method} {dav.encode_href(names)}"
+        sent = {**headers, "Depth": depth, "Content-Type": "application/xml; charset=utf-8"}
+        async with self.ask(method, path, sent, what, body) as response:
+            if response is None:
+                return []
+            if response.status_code != httpx.codes.MULTI_STATUS:
+                raise PeerFailed(f"nextcloud: {what}: want status 207, got {response.status_code}")
+            listing = dav.Multistatus(what)
+            async for chunk in response.aiter_raw():
+                listing.feed(chunk)
+            return listing.close()
+
+    async def read(self, names: tuple[str, ...], headers: dict[str, str], etag: str | None = None) -> Reading | None:
+        """The bytes at a path, hashed; None for 404. With an etag, TryLater unless it is still the file's."""
+        path = dav.encode_href(names)
+        sent = headers if etag is None else {**headers, "If-Match": f'"{etag}"'}
+        async with self.ask("GET", path, sent, f"GET {path}") as response:
+            if response is None:
+                return None
+            if response.status_code != httpx.codes.OK:
+                raise PeerFailed(f"nextcloud: GET {path}: want status 200, got {response.status_code}")
+            if etag is not None and _etag(response) != etag:
+                raise TryLater(f"{path}: changed since it was listed")
+            digest, size = sha3_256(), 0
+            async for chunk in response.aiter_raw():
+                digest.update(chunk)
+                size += len(chunk)
+            if (said := _length(response)) is not None and said != size:
+                raise PeerFailed(f"nextcloud: GET {path}: {size} bytes came, want {said} as the header says")
+            return Reading(size, digest.digest())
+
+
+def _check(response: httpx.Response, what: str) -> httpx.Response | None:
+    """The response of a good status, None for 404."""
+    status = response.status_code
+    if status == httpx.codes.NOT_FOUND:
+        return None
+    if status == httpx.codes.UNAUTHORIZED:
+        raise PeerFailed(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
+    if status == httpx.codes.PRECONDITION_FAILED:
+        raise TryLater(f"{what}: changed since it was listed")
+    if status in _BUSY:
+        raise Busy(f"nextcloud: {what}: {status} {_BUSY[status]}", _retry_after(response))
+    if 300 <= status < 400:
+        raise PeerFailed(f"nextcloud: {what}: {status}, redirects are not followed: configure the address it leads to")
+    if not 200 <= status < 300:
+        raise PeerFailed(f"nextcloud: {what}: status {status}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise PeerFailed(f"nextcloud: {what}: the answer is compressed, which nobody asked for")
+    return response
+
+
+def _time_for(response: httpx.Response | None) -> float:
+    length = None if response is None else _length(response)
+    return ANSWER_TIMEOUT_S + (length or 0) / SLOWEST
+
+
+def _length(response: httpx.Response) -> int | None:
+    value = response.headers.get("content-length")
+    try:
+        return None if value is None else decode_decimal(value, "content-length")
+    except Malformed:
+        raise PeerFailed("nextcloud: the content-length is no number") from None
+
+
+def _etag(response: httpx.Response) -> str:
+    """`OC-ETag` is Nextcloud's own; a web server on the way may have changed the other one."""
+    value = str(response.headers.get("oc-etag") or response.headers.get("etag", ""))
+    return value.removeprefix("W/").strip('"')
+
+
+def _retry_after(response: httpx.Response) -> float:
+    value = response.headers.get("retry-after", "")
+    return (
+        float(min(int(value), MAX_RETRY_AFTER_S))
+        if value.isascii() and value.isdigit() and len(value) < 9
+        else RETRY_AFTER_S
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What failed, without the request that the error holds."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its TLS certificate is not accepted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed ({cause.reason})"
+        cause = cause.__cause__ or cause.__context__
+    return {"ConnectError": "no connection", "RemoteProtocolError": "the answer was cut short or is no HTTP"}.get(
+        type(error).__name__, type(error).__name__
+    )
+
+
+# One user
+
+
+class DavSession:
+    """`values.Session` over WebDAV."""
+
+    def __init__(self, server: Server, user: str, headers: dict[str, str]) -> None:
+        self.user, self._server, self._headers = user, server, headers
+        self._dav = (*server.names, "remote.php", "dav")
+        self._files = (*self._dav, "files", user)
+        self._trash = (*self._dav, "trashbin", user, "trash")
+
+    def __repr__(self) -> str:
+        return f"DavSession({self._server.url}, {self.user!r})"
+
+    async def instance_id(self) -> str:
+        found = await self._propfind(self._files, "0", dav.NODE_PROPERTIES)
+        if not found:
+            raise PeerFailed(f"nextcloud: {self.user!r} has no files there (404)")
+        return _said(lambda: dav.parse_instance_id(found))
+
+    async def list_folder(self, path: str) -> list[Node]:
+        nodes = await self._nodes(path, "1")
+        below = f"{path}/" if path else ""
+        for node in nodes[1:]:
+            if not node.path.startswith(below) or "/" in node.path[len(below) :] or not node.path:
+                raise PeerFailed(f"nextcloud: listing of {path!r}: {node.path!r} is not directly in it")
+        if nodes and nodes[0].is_encrypted:  # only the folder is marked
+            nodes = [node._replace(is_encrypted=True) for node in nodes]
+        return nodes
+
+    async def stat(self, path: str) -> Node | None:
+        nodes = await self._nodes(path, "0")
+        return nodes[0] if nodes else None
+
+    async def find(self, file_id: int) -> Node | None:
+        body = dav.search_by_id(self.user, file_id)
+        found = await self._propfind(self._dav, "infinity", body, "SEARCH")
+        nodes = _said(lambda: dav.parse_nodes(found, self._files))
+        if any(node.file_id != file_id for node in nodes):
+            raise PeerFailed(f"nextcloud: SEARCH for file {file_id} gives another one")
+        return min(nodes, key=lambda node: (node.mount != "", node.path), default=None)
+
+    async def read(self, path: str, etag: str) -> Reading:
+        reading = await self._server.read(self._at(path), self._headers, etag)
+        if reading is None:
+            raise TryLater(f"{path!r}: gone since it was listed")
+        return reading
+
+    async def list_versions(self, file_id: int) -> list[Version]:
+        base = self._versions(file_id)
+        found = await self._propfind(base, "1", dav.VERSION_PROPERTIES)
+        return _said(lambda: dav.parse_versions(found, base))
+
+    async def read_version(self, file_id: int, version_id: str) -> Reading | None:
+        return await self._server.read((*self._versions(file_id), version_id), self._headers)
+
+    async def list_trash(self) -> list[Trashed]:
+        try:
+            found = await self._propfind(self._trash, "1", dav.TRASH_PROPERTIES)
+        except PeerFailed:  # a name that XML cannot hold makes the whole answer unreadable, but only where it is text
+            found = await self._propfind(self._trash, "1", dav.TRASH_WITHOUT_PATHS)
+        return _said(lambda: dav.parse_trash(found, self._trash))
+
+    async def _nodes(self, path: str, depth: str) -> list[Node]:
+        found = await self._propfind(self._at(path), depth, dav.NODE_PROPERTIES)
+        nodes = _said(lambda: dav.parse_nodes(found, self._files))
+        if nodes and nodes[0].path != path:
+            raise PeerFailed(f"nextcloud: asked for {path!r}, got {nodes[0].path!r}")
+        return nodes
+
+    async def _propfind(
+        self, names: tuple[str, ...], depth: str, body: bytes, method: str = "PROPFIND"
+    ) -> list[dav.Response]:
+        try:
+            return await self._server.propfind(names, depth, body, self._headers, method)
+        except Malformed as error:
+            raise PeerFailed(f"nextcloud: {error}") from None
+
+    def _at(self, path: str) -> tuple[str, ...]:
+        return (*self._files, *(path.split("/") if path else ()))
+
+    def _versions(self, file_id: int) -> tuple[str, ...]:
+        return (*self._dav, "versions", self.user, "versions", str(file_id))
+
+
+def _said(parse: Callable[[], _T]) -> _T:
+    try:
+        return parse()
+    except Malformed as error:
+        raise PeerFailed(f"nextcloud: {error}") from None
