@@ -27,6 +27,8 @@ SERVER = {
     "node": "run a witness and auditor for others",
     "token": "let somebody enrol",
     "upgrade": "bring a log's database to this version",
+    "peer": "the nodes that cosign and replay a log: add, list, remove",
+    "policy": "show, judge and hand out the policies that follow",
     "fsck": "verify a whole log again",
     "demo": "everything, on this machine alone",
 }

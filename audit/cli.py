@@ -2,7 +2,7 @@
 
     nextcloud-audit serve --data DIR --source folder:/srv/letters
 
-    0 done   1 fsck found something   4 malformed input, usage, or what can't be now   70 a fault of the program
+    0 done   1 fsck or lint found something   4 malformed input, usage, or what can't be now   70 a fault of the program
 
 Only the module of the command that was asked for is imported.
 """
@@ -32,13 +32,34 @@ COMMANDS = {
     ("node", "serve"): "audit.commands.node_serve",
     ("node", "allow"): "audit.commands.node_allow",
     ("node", "halts"): "audit.commands.node_halts",
+    ("node", "show"): "audit.commands.node_show",
+    ("peer", "add"): "audit.commands.peer_add",
+    ("peer", "list"): "audit.commands.peer_list",
+    ("peer", "show"): "audit.commands.peer_show",
+    ("peer", "remove"): "audit.commands.peer_remove",
+    ("policy", "show"): "audit.commands.policy_show",
+    ("policy", "lint"): "audit.commands.policy_lint",
+    ("policy", "export"): "audit.commands.policy_export",
 }
 NODE = """usage: nextcloud-audit node COMMAND ...     (COMMAND --help says more)
 
   init    make the keys and the memory of a node that cosigns other people's logs
   serve   run it
   allow   watch a log from now on
-  halts   for which logs the auditor stopped, and let it go on"""
+  halts   for which logs the auditor stopped, and let it go on
+  show    its keys and their fingerprint, and the logs that it watches"""
+PEER = """usage: nextcloud-audit peer COMMAND ...     (COMMAND --help says more)
+
+  add     pin another node's keys, once they were compared, and have it cosign this log
+  list    who is pinned, and who answers
+  show    one of them, and what its operator has to run
+  remove  take one out of the policies"""
+POLICY = """usage: nextcloud-audit policy COMMAND ...     (COMMAND --help says more)
+
+  show    whom a policy believes, in words
+  lint    what is weak in it, and the better choice
+  export  both files for those who verify"""
+GROUPS = {"node": NODE, "peer": PEER, "policy": POLICY}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,10 +84,11 @@ def _run(words: list[str]) -> int:
         from audit.demo import main as demo
 
         return int(demo(words[1:]))
-    if words == ["node"] or words[:2] in (["node", "--help"], ["node", "-h"]):
-        print(NODE, file=sys.stdout if words[1:] else sys.stderr)
+    group = GROUPS.get(words[0]) if words else None
+    if group is not None and (not words[1:] or words[1] in ("--help", "-h")):
+        print(group, file=sys.stdout if words[1:] else sys.stderr)
         return 0 if words[1:] else outcome.USAGE
-    count = 2 if words[:1] == ["node"] else 1
+    count = 1 if group is None else 2
     name = COMMANDS.get(tuple(words[:count]))
     if name is None:
         known = ", ".join(" ".join(command) for command in (*COMMANDS, ("demo",)))

@@ -47,9 +47,9 @@ class Files(NamedTuple):
             if not is_generated(data):
                 path = os.path.join(self.directory, name)
                 raise Refused(
-                    f"{path} was written or changed by hand, and is not replaced: nothing was written. Edit it yourself "
-                    f"from now on (`policy lint --data {self.directory}` reads it), or put `log VKEY` and `quorum none` "
-                    "alone into both files, as `init` does, and add each peer again"
+                    f"{path} was written or changed by hand, and is not replaced: nothing was written. Go on editing "
+                    f"it (`policy lint --data {self.directory}` judges it), or put `log VKEY` and `quorum none` alone "
+                    "into both files, as `init` does, and add your peers again"
                 )
 
     def write(self, peers: Peers) -> tuple[bytes, bytes]:

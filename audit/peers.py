@@ -167,7 +167,9 @@ def check_address(url: str, where: str) -> str:
     check_text(url, where, MAX_URL_SIZE)
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        good = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
     except ValueError:
         good = False
     if not good or not url.isascii() or re.search(r"[\s?#\\]", url):
@@ -258,9 +260,7 @@ def parse_peers(data: bytes) -> Peers:
 
 
 def _parse_peer(item: object) -> Peer:
-    name, operator, url, witness, auditor = members(
-        item, "peers.json", "name", "operator", "url", "witness", "auditor"
-    )
+    name, operator, url, witness, auditor = members(item, "peers.json", "name", "operator", "url", "witness", "auditor")
     auditor_key = None if auditor is None else parse_cosigner(auditor, "peers.json auditor")
     keys = check_description(Description(parse_cosigner(witness, "peers.json witness"), auditor_key))
     if name != keys.witness.name:

@@ -341,7 +341,9 @@ def lint(policy: Policy, operators: Mapping[str, str] | None = None) -> list[str
     if not policy.logs:
         warnings.append("no log is named, so no checkpoint can be accepted")
     if policy.quorum == NONE:
-        warnings.append(f"quorum none: nothing is asked of any {one}, so the log's word stands alone; {_better(policy)}")
+        warnings.append(
+            f"quorum none: nothing is asked of any {one}, so the log's word stands alone; {_better(policy)}"
+        )
     elif policy.kind == AUDITORS:
         if policy.q == 1:
             warnings.append(f"q = 1: a single lying auditor makes a wrong state pass as current; {_better(policy)}")
@@ -365,9 +367,13 @@ def lint_separate(witnesses: Policy, auditors: Policy) -> list[str]:
     try:
         check_separate(witnesses, auditors)
     except Malformed as error:
-        return [f"{error}: no client accepts these two together; a node has one key for each role, {AUDITOR_SUFFIX} last"]
+        return [
+            f"{error}: no client accepts these two together; a node has one key for each role, {AUDITOR_SUFFIX} last"
+        ]
     witnessing = {witness.key.name for witness in witnesses.witnesses.values()}
-    alone = [name for name, a in auditors.witnesses.items() if a.key.name.removesuffix(AUDITOR_SUFFIX) not in witnessing]
+    alone = [
+        name for name, a in auditors.witnesses.items() if a.key.name.removesuffix(AUDITOR_SUFFIX) not in witnessing
+    ]
     return [f"auditors whose node is no witness here, which is unusual: {', '.join(alone)}"] if alone else []
 
 

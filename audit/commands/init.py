@@ -13,7 +13,7 @@ DESCRIPTION = "Make a new log: keys, store, policies with `quorum none`. Refuses
 EXAMPLES = """examples:
   nextcloud-audit init --data /var/lib/nextcloud-audit --origin audit.example.org/files
 
-The origin is the log's name for ever. Name witnesses in DIR/policy and auditors in DIR/auditors before you serve."""
+The origin is the log's name for ever. Add nodes with `peer add` before you serve."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,8 +32,9 @@ def run(args: Namespace) -> int:
   key    {created.vkey}
   token  {created.token}     one enrolment, by user {created.user!r}; it is shown only now
 
-Next: name witnesses and auditors in {files[POLICY_FILE]} and {files[AUDITORS_FILE]},
-allow the log at each node (nextcloud-audit node allow --data DIR {created.vkey} URL), then
+Next: add the nodes that cosign and replay it, which makes {files[POLICY_FILE]} and {files[AUDITORS_FILE]},
+  nextcloud-audit peer add --data {args.data} URL-OF-NODE --url URL-OF-THIS-LOG
+have the log allowed at each node, by the line that this prints, then
   nextcloud-audit serve --data {args.data} --source folder:PATH"""
     common.emit(args, data, text)
     return 0

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from audit.commands import common
 from audit.node import create_node
+from audit.peers import Description, peer_fingerprint, spaced
+from verifier.note import parse_vkey
 
 DESCRIPTION = "Make a node that cosigns other people's logs, as witness and as auditor. Refuses where one exists."
 EXAMPLES = """examples:
   nextcloud-audit node init --data /var/lib/nextcloud-audit-node --name example.org/node
 
-Give both keys to those who run the logs. DIR/witness.db is the memory of what was signed: never restore it from a
-backup."""
+Read the fingerprint to those who run logs, who fetch the keys with `peer add`. DIR/witness.db is the memory of what
+was signed: never restore it from a backup."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,6 +26,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     witness, auditor = create_node(Path(args.data), args.name)
-    text = f"A new node in {args.data}.\n\n  witness  {witness}\n  auditor  {auditor}"
-    common.emit(args, {"witness": witness, "auditor": auditor, "data": args.data}, text)
+    digits = peer_fingerprint(Description(parse_vkey(witness), parse_vkey(auditor)))
+    text = f"""A new node in {args.data}.
+
+  witness      {witness}
+  auditor      {auditor}
+  fingerprint  {spaced(digits)}     for those who add it to a log (`peer add`)"""
+    common.emit(args, {"witness": witness, "auditor": auditor, "fingerprint": digits, "data": args.data}, text)
     return 0

@@ -482,7 +482,9 @@ def test_lint_says_what_one_operator_can_do_alone(k: int, kind: Kind, run_by_x: 
     """Whoever runs several nodes can lie with all of them, whatever their names."""
     found = p.lint(k_of_n(k, 4, kind), {f"w{i}": "x" for i in range(run_by_x)})
     assert [line for line in found if line.startswith("operator x ")] == (
-        [] if does is None else [f"operator x {does}; better: its nodes in a group that counts as one {found_one(kind)}"]
+        []
+        if does is None
+        else [f"operator x {does}; better: its nodes in a group that counts as one {found_one(kind)}"]
     )
 
 
