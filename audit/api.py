@@ -44,7 +44,9 @@ from audit.enrolment import (
     list_sources,
 )
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLater
+from audit.nextcloud.access import Access, NotVisible, Seen
 from audit.node import TooLarge, TooSlow, read_body
+from audit.prover import withhold
 from audit.publisher import read_newest_signed, read_proof_tree
 from audit.schema import Owner, sql, table
 from audit.service import Service
@@ -64,6 +66,7 @@ MAX_LONG = 2  # of them at a time: one may take 16 MiB and more while it is made
 RETRY_AFTER_S = 2
 OFFERS_PER_S, OFFERS_AT_ONCE = 10.0, 100  # requests of anybody for a nonce
 ENROLMENTS_PER_S, ENROLMENTS_AT_ONCE = 1.0, 20
+STRANGERS_PER_S, STRANGERS_AT_ONCE = 1.0, 20  # passwords that Nextcloud refused: it counts them against our address
 
 NO_STORE = "no-store"
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -247,11 +250,15 @@ class Bucket:
         self._left, self._then = float(at_once), 0
 
     def take(self, now: int) -> None:
+        self.check(now)
+        self._left -= 1
+
+    def check(self, now: int) -> None:
+        """Whether one may be taken; none is."""
         self._left = min(self._at_once, self._left + max(0, now - self._then) * self._per_s)
         self._then = now
         if self._left < 1:
             raise TooMany("too many requests of this kind: wait a little")
-        self._left -= 1
 
 
 # Routes
@@ -264,6 +271,7 @@ class Api:
         self.service, self.store = service, service.store
         self._long = asyncio.Semaphore(MAX_LONG)
         self._offers = Bucket(OFFERS_PER_S, OFFERS_AT_ONCE)
+        self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_AT_ONCE)
         self._enrolments = Bucket(ENROLMENTS_PER_S, ENROLMENTS_AT_ONCE)
 
     # -- the log ------------------------------------------------------------------------------------------------
@@ -340,6 +348,11 @@ class Api:
         """The bytes of a proof. Who may have it and what it says come from one committed state."""
         if scope["method"] not in ("GET", "HEAD"):
             raise WrongMethod
+        access = self.service.access
+        if access is not None:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            if access.is_for(headers):
+                return await self._proof_as_user(access, headers, scope, file)
         owner = self._authorise(scope, b"")
         question = parse_question(file, scope["query_string"].decode("latin-1"))
         with self.store.snapshot() as conn:
@@ -348,6 +361,34 @@ class Api:
                 return self._prove(conn, own, current, question)
         async with self._long:
             return await asyncio.to_thread(self._prove_aside, owner, question)
+
+    async def _proof_as_user(self, access: Access, headers: dict[str, str], scope: Scope, file: str | None) -> bytes:
+        """The proof of a file that Nextcloud shows this user. Nextcloud is asked first, whatever is asked for."""
+        self._strangers.check(self.service.clock())
+        target_of(scope)
+        question = parse_question(file, scope["query_string"].decode("latin-1"))
+        try:
+            seen = await access.find(headers, question.path, question.file_id)
+        except Unauthorised:
+            self._strangers.take(self.service.clock())
+            raise
+        except NotVisible:
+            raise NotFound from None
+        if question.source not in (None, access.source_id):
+            raise NotFound
+        async with self._long:
+            return await asyncio.to_thread(self._prove_seen, access.source, seen, question)
+
+    def _prove_seen(self, source: int, seen: Seen, question: Question) -> bytes:
+        with self.store.snapshot() as conn:
+            current = find_current(conn, source, seen.file_id)
+            if current is None:
+                raise NotFound
+            try:
+                proof = self.service.prover.build_for(conn, current, question.size, question.from_seq)
+            except TryLater as error:
+                raise NotPublished(str(error)) from None
+            return format_proof(proof if seen.owns else withhold(proof))
 
     def _prove_aside(self, owner: bytes, question: Question) -> bytes:
         with self.store.snapshot() as conn:

@@ -97,6 +97,16 @@ class Head(NamedTuple):
     brackets: dict[int, Bracket]
 
 
+def withhold(proof: Proof) -> Proof:
+    """The proof for somebody who may read the file and does not own it: contents, and no path, actor or remark.
+
+    Where its owner keeps it, and who had it before, is not theirs to know. What their verifier then says: SPEC 11.4.
+    """
+    entries = [line._replace(path=None, context=None) for line in proof.entries]
+    earlier = [one._replace(step=one.step._replace(path=None, context=None)) for one in proof.earlier]
+    return proof._replace(entries=entries, earlier=earlier, replaced=[])
+
+
 class Prover:
     """Makes proofs; keeps what belongs to the newest tree."""
 

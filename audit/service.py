@@ -38,6 +38,7 @@ from audit.errors import AuditError, Fatal
 from audit.federation import Federation, Regression, make_client
 from audit.folder import Problem, Progress
 from audit.mapstore import MapStore
+from audit.nextcloud.access import Access
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
@@ -126,6 +127,7 @@ class Service:
         self.problems: dict[str, list[Problem]] = {}
         self.scans = 0
         self.federation: Federation | None = None
+        self.access: Access | None = None
         self._say, self._on_fatal, self._make_client = say, on_fatal, make_client
         self._stop_scan = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -30,7 +30,9 @@ POSIX_ONLY = frozenset(
 STDLIB = sys.stdlib_module_names - POSIX_ONLY
 LAZY = frozenset({"Crypto", "mnemonic"})
 BASE = STDLIB | {"cryptography", "verifier"}
-SERVER = frozenset("anyio defusedxml fastapi httptools httpx pydantic sqlalchemy sqlmodel starlette uvicorn uvloop".split())
+SERVER = frozenset(
+    "anyio defusedxml fastapi httptools httpx pydantic sqlalchemy sqlmodel starlette uvicorn uvloop".split()
+)
 HEAVY = frozenset("Crypto asyncio fastapi httpx mnemonic pydantic sqlalchemy sqlmodel".split())
 # What verifying has no use for and a process pays for: a millisecond each, or their makers' dozens of modules.
 SLOW = frozenset("dataclasses datetime email getpass http inspect locale logging pathlib shutil socket ssl".split())

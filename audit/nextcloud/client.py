@@ -62,6 +62,10 @@ _T = TypeVar("_T")
 _BUSY = {423: "locked", 429: "too many requests", 502: "bad gateway", 503: "unavailable", 504: "gateway timeout"}
 
 
+class NotAccepted(PeerFailed):
+    """The password or secret is not, or no longer, accepted."""
+
+
 class Secret:
     """A password that no repr, message or traceback shows."""
 
@@ -340,7 +344,7 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
     if status == httpx.codes.NOT_FOUND:
         return None
     if status == httpx.codes.UNAUTHORIZED:
-        raise PeerFailed(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
+        raise NotAccepted(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
     if status == httpx.codes.PRECONDITION_FAILED:
         raise TryLater(f"{what}: changed since it was listed")
     if status in _BUSY:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from fastapi import FastAPI
@@ -128,10 +129,16 @@ class Town:
         return Signer(self.made.log_name, keys.public, keys.private)
 
     async def send(
-        self, method: str, target: str, body: bytes = b"", signer: Signer | None = None, at: int | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        signer: Signer | None = None,
+        at: int | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> httpx.Response:
         """A request as the client sends it, signed where there is a signer."""
-        headers = {}
+        headers = dict(headers)
         if signer is not None:
             now = self.clock.now if at is None else at
             headers["Authorization"] = signer.authorization(method, target, now, body)

@@ -104,6 +104,8 @@ class FakeNextcloud:
                 if b64decode(request.headers.get("authorization-app-api", "")).decode() != f":{APP_SECRET}":
                     raise Answer(401)
                 return ocs(sorted(self.cloud.users))
+            case "GET", ["cloud", "user"]:
+                return ocs({"id": self._user(request).uid})
             case "GET", ["core", "getapppassword"]:
                 user = self._user(request)
                 user.passwords.add(password := f"app-password-of-{user.uid}")
