@@ -5,6 +5,7 @@
     DIR/policy       the log and its witnesses (c2sp.org/tlog-policy); made from the peers (`audit.peers`), or the
                      operator's to edit; read at start
     DIR/auditors     the log and its auditors, the same way
+    DIR/peers.json   whose nodes these are, where `peer add` pinned them (`audit.peer_files`)
     DIR/lock         held by whoever writes
 
 A new log has `quorum none` in both policies: it records, and publishes nothing until there are witnesses.

@@ -77,6 +77,12 @@ def read_files(directory: str) -> Files:
     return Files(directory, peers, policies, logs)
 
 
+def read_operators(directory: str) -> dict[str, str]:
+    """Who runs which cosigner of the policies, as declared; nothing is declared of public witnesses."""
+    peers = read_files(directory).peers.peers
+    return {peer.name: peer.operator for peer in peers if peer.operator is not None}
+
+
 @contextmanager
 def changing(directory: str) -> Iterator[Files]:
     """The files, for one process that may write them."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TypeGuard
 
 from audit.commands import common, peer_common
 from audit.errors import PeerFailed
@@ -14,7 +15,8 @@ from audit.peers import check_address
 from verifier.errors import Malformed
 from verifier.note import format_vkey
 from verifier.proof import parse_object
-from verifier.words import count, escape
+from verifier.record import NamedTuple
+from verifier.words import count, escape, when
 
 DESCRIPTION = "The pinned nodes, their operators and keys; and, where the log runs and can be reached, who answers it."
 EXAMPLES = """examples:
@@ -23,8 +25,23 @@ EXAMPLES = """examples:
 
 MAX_STATUS_SIZE = 1024 * 1024
 STATUS_TIMEOUT_S = 5
+SHOWN = 200  # characters of what a cosigner did wrong
 
-Health = Mapping[tuple[str, str], int]  # (role, name) -> failures in a row
+_FIELDS = ("role", "name", "failures", "last_success", "failing_since", "last_error")
+
+
+class Said(NamedTuple):
+    """What the running log says of one cosigner, in its words; `audit.federation.Health` has the meaning."""
+
+    role: str
+    name: str
+    failures: str
+    last_success: str | None
+    failing_since: str | None
+    last_error: str | None
+
+
+Health = Sequence[Said]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +55,7 @@ def run(args: Namespace) -> int:
     url = files.peers.url if args.status is None else check_address(args.status, "status")
     health = asyncio.run(fetch_health(url, files)) if url and files.peers.peers else None
     peers = files.peers.peers
-    shown = [{**peer_common.data_of(peer), "failures": _failures(health, peer.name)} for peer in peers]
+    shown = [{**peer_common.data_of(peer), "health": health_data(health, peer.name)} for peer in peers]
     lines = [f"{peer_common.text_of(peer)}\n  {'health':<11}  {health_words(health, peer.name)}" for peer in peers]
     text = "\n\n".join(lines) or "no peers are pinned: `nextcloud-audit peer add` pins one"
     common.emit(args, {"peers": shown, "reachable": health is not None}, text)
@@ -46,7 +63,7 @@ def run(args: Namespace) -> int:
 
 
 async def fetch_health(url: str, files: Files) -> Health | None:
-    """Failures in a row, as the running log says; None where it does not answer, or another log does."""
+    """How it goes, as the running log says; None where it does not answer, or another log does."""
     fetch = HttpFetch()
     try:
         async with asyncio.timeout(STATUS_TIMEOUT_S):
@@ -66,23 +83,35 @@ def parse_health(data: bytes, files: Files) -> Health | None:
     cosigners = status.get("cosigners")
     if status.get("vkey") not in [format_vkey(key) for key in files.log_keys] or type(cosigners) is not list:
         return None
-    found = {}
-    for one in cosigners:
-        role, name, failures = [one.get(word) if type(one) is dict else None for word in ("role", "name", "failures")]
-        if type(role) is str and type(name) is str and type(failures) is str and failures.isascii():
-            found[role, name] = int(failures) if failures.isdigit() and len(failures) < 10 else 0
-    return found
+    rows = [[one.get(field) for field in _FIELDS] for one in cosigners if type(one) is dict]
+    return [Said(*row) for row in rows if _is_said(row)]
 
 
-def _failures(health: Health | None, name: str) -> dict[str, str] | None:
-    return None if health is None else {role: str(n) for (role, peer), n in health.items() if peer == name}
+def _is_said(row: list[object]) -> TypeGuard[list[str]]:
+    """Texts, and decimals where they are numbers; the last three may be missing."""
+    if not all(type(value) is str for value in row[:3]) or not all(v is None or type(v) is str for v in row[3:]):
+        return False
+    numbers = [str(value) for value in row[2:5] if value is not None]
+    return all(number.isascii() and number.isdigit() and len(number) < 16 for number in numbers)
+
+
+def health_data(health: Health | None, name: str) -> list[dict[str, str | None]] | None:
+    if health is None:
+        return None
+    return [{k: v for k, v in said._asdict().items() if k != "name"} for said in health if said.name == name]
 
 
 def health_words(health: Health | None, name: str) -> str:
     if health is None:
         return "not known: the log does not answer"
-    found = [(role, number) for (role, peer), number in health.items() if peer == name]
-    if not found:
-        return "not asked: `serve` was started before this peer was added, restart it"
-    said = [f"{escape(role)} {'answers' if n == 0 else 'failed ' + count(n, 'time')}" for role, n in found]
-    return ", ".join(said)
+    found = [said for said in health if said.name == name]
+    return "; ".join(map(_words, found)) or "not asked: `serve` was started before this peer was added, restart it"
+
+
+def _words(said: Said) -> str:
+    role = escape(said.role)
+    if said.failures == "0":
+        return f"{role} {'not asked yet' if said.last_success is None else f'answered {when(int(said.last_success))}'}"
+    since = "" if said.failing_since is None else f" since {when(int(said.failing_since))}"
+    why = "" if said.last_error is None else f" ({escape(said.last_error[:SHOWN])})"
+    return f"{role} fails{since}, {count(int(said.failures), 'time')}{why}"

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from audit.commands import common
-from audit.peer_files import KINDS, parse_file, read_files
+from audit.peer_files import KINDS, parse_file, read_files, read_operators
 from verifier.errors import Usage
 from verifier.files import read_bounded
 from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Policy
@@ -38,8 +38,7 @@ def read_all(args: Namespace) -> tuple[list[Read], dict[str, str], bool]:
     for (name, kind), data in zip(KINDS, files.policies, strict=True):
         path = os.path.join(args.data, name)
         read.append(Read(path, data, parse_file(data, kind, path)))
-    operators = {peer.name: peer.operator for peer in files.peers.peers if peer.operator is not None}
-    return read, operators, files.in_step
+    return read, read_operators(args.data), files.in_step
 
 
 def read_file(path: str) -> Read:

@@ -10,11 +10,12 @@ from fastapi import FastAPI
 from audit.api import create_app
 from audit.commands import common
 from audit.directory import locked, open_log
+from audit.peer_files import read_operators
 from audit.scanning import add_folder, list_folders
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
-from verifier.errors import Usage
-from verifier.policy import AUDITORS, lint
+from verifier.errors import Error, Usage
+from verifier.policy import AUDITORS, Policy, lint
 from verifier.words import parse_duration
 
 LISTEN = "127.0.0.1:8460"
@@ -26,7 +27,8 @@ EXAMPLES = """examples:
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
-witnesses in DIR/policy whose quorums overlap. SIGTERM ends it, and at no moment is anything lost that was recorded."""
+witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
+SIGTERM ends it, and at no moment is anything lost that was recorded."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,9 +56,7 @@ def run(args: Namespace) -> int:
     with locked(args.data):
         log = open_log(args.data)
         try:
-            for policy in (log.witnesses, log.auditors):
-                for warning in lint(policy):
-                    common.say(f"{'auditors' if policy.kind == AUDITORS else 'policy'}: {warning}")
+            say_weaknesses(args.data, log.witnesses, log.auditors)
             sources = [add_folder(log.store, spec) for spec in args.source] or list_folders(log.store)
 
             def make_app(stop: Callable[[], None]) -> FastAPI:
@@ -74,3 +74,15 @@ def run(args: Namespace) -> int:
     if fatal:
         raise fatal[0]
     return 0
+
+
+def say_weaknesses(directory: str, *policies: Policy) -> None:
+    """What a linter has to say. The policies alone decide; a declaration that can't be read stops nothing."""
+    operators: dict[str, str] = {}
+    try:
+        operators = read_operators(directory)
+    except Error as error:
+        common.say(f"peers: {error}")
+    for policy in policies:
+        for warning in lint(policy, operators):
+            common.say(f"{'auditors' if policy.kind == AUDITORS else 'policy'}: {warning}")

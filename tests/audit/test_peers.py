@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from hashlib import sha3_256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,9 @@ def test_fingerprint_is_of_names_and_keys() -> None:
     """Any other key or name has another fingerprint; a part of it is not enough, spaces and capitals are no matter."""
     keys = node(1)
     digits = peer_fingerprint(keys)
+    texts = [format_vkey(k).encode() for k in keys.keys]
+    fields = b"".join([len(one).to_bytes(4, "big") + one for one in texts])
+    assert digits == sha3_256(b"nextcloud-audit/1/peer\0" + fields).hexdigest()[:32], "SPEC 8.5"
     others = [node(2), node(1, "n9.example"), keys._replace(auditor=key("n1.example/auditor", 77))]
     others += [keys._replace(auditor=None), keys._replace(witness=key("n1.example", 78))]
     assert len({digits, *map(peer_fingerprint, others)}) == 6
@@ -425,6 +429,18 @@ def test_peer_add_pins_what_was_compared(shell: Shell, liar: Liar) -> None:
     assert shell.files() == before, "the same keys again need no comparison, and change nothing"
 
 
+def test_peer_add_wants_the_logs_address_once(shell: Shell, liar: Liar) -> None:
+    """Without --url nobody could be told where the log is; it is remembered, and can be changed."""
+    liar.say(node(1))
+    right = ("--fingerprint", peer_fingerprint(node(1)))
+    words = ("peer", "add", "--data", shell.data, liar.url)
+    assert "want --url URL" in shell.refused(*words, *right)
+    shell.add(liar.url, *right)
+    assert LOG_URL in shell.run(*words)["allow"][0]
+    assert "https://new.example " in shell.run(*words, "--url", "https://new.example/")["allow"][0]
+    assert parse_policy(shell.files()["policy"], WITNESSES).logs[0].url == "https://new.example"
+
+
 def test_peer_add_pins_nothing_unconfirmed(shell: Shell, liar: Liar) -> None:
     """Without a terminal, and with another fingerprint than the keys have, nothing is written."""
     liar.say(node(1))
@@ -565,17 +581,28 @@ def test_peer_list_shows_health_of_this_log_alone(shell: Shell, liar: Liar) -> N
     liar.say(node(1))
     shell.add(liar.url, "--fingerprint", peer_fingerprint(node(1)))
     vkey = format_vkey(parse_policy(shell.files()["policy"], WITNESSES).logs[0].key)
-    cosigners = [
-        {"role": "witness", "name": "n1.example", "failures": "0"},
-        {"role": "auditor", "name": "n1.example", "failures": "3"},
-        {"role": 1},
+    never = {"last_success": None, "failing_since": None, "last_error": None}
+    cosigners: list[Any] = [
+        {"role": "witness", "name": "n1.example", "failures": "0", **never, "last_success": "1800000000"},
+        {"role": "auditor", "name": "n1.example", "failures": "3", **never, "last_error": "status 503\x1b"},
+        {"role": "auditor", "name": "n2.example", "failures": "x", **never},
+        {"role": "auditor", "name": None, "failures": "0"},
         None,
     ]
     words = ("peer", "list", "--data", shell.data, "--status", liar.url)
-    liar.body = json.dumps({"vkey": vkey, "cosigners": [c for c in cosigners if c != {"role": 1}]}).encode()
+    liar.body = json.dumps({"vkey": vkey, "cosigners": cosigners}).encode()
     shown = shell.run(*words)
-    assert (shown["reachable"], shown["peers"][0]["failures"]) == (True, {"witness": "0", "auditor": "3"})
-    assert "witness answers, auditor failed 3 times" in shell.text(*words)
+    assert shown["reachable"] is True
+    assert [(one["role"], one["failures"]) for one in shown["peers"][0]["health"]] == [
+        ("witness", "0"),
+        ("auditor", "3"),
+    ]
+    text = "witness answered 2027-01-15 08:00:00 UTC; auditor fails, 3 times (status 503\\x1b)"
+    assert text in shell.text(*words)
+    liar.body = json.dumps({"vkey": vkey, "cosigners": [{**cosigners[0], "last_success": None}]}).encode()
+    assert "witness not asked yet" in shell.text(*words)
+    liar.body = json.dumps({"vkey": vkey, "cosigners": []}).encode()
+    assert "started before this peer was added" in shell.text(*words)
     for body in (b"<html>", b"{}", json.dumps({"vkey": format_vkey(LOG), "cosigners": cosigners[:2]}).encode()):
         liar.body = body
         assert shell.run(*words)["reachable"] is False
@@ -583,6 +610,26 @@ def test_peer_list_shows_health_of_this_log_alone(shell: Shell, liar: Liar) -> N
 
 
 # policy
+
+
+def test_serve_judges_with_the_declared_operators(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `serve` says of its policies knows who runs what; a declaration that is broken is said, and stops nothing."""
+    from audit.commands.serve import say_weaknesses
+
+    policy = parse_policy(
+        b"".join([f"witness w{n} {format_vkey(node(n).witness)}\n".encode() for n in (1, 2, 3, 4)])
+        + b"group g 3 w1 w2 w3 w4\nquorum g\n",
+        WITNESSES,
+    )._replace(logs=LOGS)
+    say_weaknesses(str(shell.data), policy)
+    assert capsys.readouterr().err == ""
+    declared = [Peer("big", f"https://w{n}.example", Description(key(f"w{n}", n), None)) for n in (1, 2)]
+    (shell.data / "peers.json").write_bytes(format_peers(peers_of(*declared)))
+    say_weaknesses(str(shell.data), policy)
+    assert "policy: operator big can let two histories pass alone (w1, w2)" in capsys.readouterr().err
+    (shell.data / "peers.json").write_bytes(b"{}")
+    say_weaknesses(str(shell.data), policy)
+    assert capsys.readouterr().err.startswith("peers: peers.json: ")
 
 
 def test_policy_commands_show_judge_and_hand_out(shell: Shell, liar: Liar, tmp_path: Path) -> None:

@@ -73,4 +73,4 @@ def test_readme_federation_works_word_for_word(tmp_path: Path) -> None:
     assert "VERIFIED  files/report.txt" in output, output
     assert output.count("(quorum operators (3 of 4))") == 2, output
     assert output.count("nothing to say: quorum operators (3 of 4), q = 3, ov = 2") == 2, output
-    assert output.count("witness answers, auditor ") == 4, output
+    assert output.count("health       witness answered ") >= 3, output
