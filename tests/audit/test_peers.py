@@ -613,7 +613,7 @@ def test_peer_list_shows_health_of_this_log_alone(shell: Shell, liar: Liar) -> N
 
 
 def test_serve_judges_with_the_declared_operators(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    """What `serve` says of its policies knows who runs what; a declaration that is broken is said, and stops nothing."""
+    """What `serve` says of its policies knows who runs what; a broken declaration is said, and stops nothing."""
     from audit.commands.serve import say_weaknesses
 
     policy = parse_policy(
