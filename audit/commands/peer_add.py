@@ -110,8 +110,12 @@ async def fetch_description(address: str) -> Description:
             try:
                 return parse_description(await fetch(f"{address}/", MAX_DESCRIPTION_SIZE))
             except PeerFailed as error:
-                if "ConnectError" not in str(error) or time.monotonic() > give_up:
+                if "ConnectError" not in str(error):
                     raise
+                if time.monotonic() > give_up:
+                    raise PeerFailed(
+                        f"{address}: nobody answers there: is the node running, and its address right?"
+                    ) from None
                 await asyncio.sleep(RETRY_S)
     except Malformed as error:
         raise Refused(
@@ -127,10 +131,9 @@ def confirm(keys: Description, address: str, given: str | None) -> None:
     if given is not None:
         check_fingerprint(keys, given)
         return
-    common.say(f"{address} says it has these keys:\n")
-    for key in peer_common.key_words(keys):
-        common.say(f"  {key}")
-    common.say(f"\n  fingerprint  {spaced(peer_fingerprint(keys))}\n")
+    shown = ["", *[f"  {line}" for line in peer_common.key_words(keys)]]
+    for line in (f"{address} says it has these keys:", *shown, f"  fingerprint  {spaced(peer_fingerprint(keys))}", ""):
+        common.say(line)
     if not sys.stdin.isatty():
         raise Refused(
             "fingerprint: nobody is here to compare it, so nothing was pinned: ask the node's operator for it, not "

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from audit.commands import common, policy_common
 from audit.commands.policy_common import Read
 from verifier.note import format_vkey
-from verifier.policy import describe_quorum, fingerprint, operator_of
+from verifier.policy import WITNESSES, describe_quorum, fingerprint, operator_of
 from verifier.words import count, escape
 
 DESCRIPTION = "Whom a policy believes: log, cosigners, groups, quorum, and what has to happen before it is deceived."
@@ -54,7 +54,7 @@ def data_of(read: Read, operators: dict[str, str]) -> dict[str, object]:
 
 def text_of(read: Read, operators: dict[str, str]) -> str:
     policy = read.policy
-    one = policy.kind.removesuffix("es").removesuffix("s")
+    one = "witness" if policy.kind == WITNESSES else "auditor"
     lines = [f"{escape(read.path)}: {policy.kind}", f"  fingerprint  {fingerprint(read.data)}"]
     lines += [f"  log          {escape(format_vkey(log.key))} {escape(log.url)}".rstrip() for log in policy.logs]
     for name, witness in policy.witnesses.items():
@@ -62,10 +62,10 @@ def text_of(read: Read, operators: dict[str, str]) -> str:
         lines.append(f"  {one:<11}  {escape(name)}, run by {who}: {escape(format_vkey(witness.key))}")
     for name, group in policy.groups.items():
         wanted = f"{group.threshold} of {len(group.members)}"
-        lines.append(f"  group        {escape(name)}: {wanted} of {escape(', '.join(group.members))}")
+        lines.append(f"  group        {escape(name)}: {wanted} ({escape(', '.join(group.members))})")
     lines.append(f"  quorum       {escape(describe_quorum(policy))}")
     lines.append(f"  q = {policy.q}        so many have to lie before a false tree or time passes")
-    if policy.kind == "witnesses":
+    if policy.kind == WITNESSES:
         lines.append(f"  ov = {policy.ov}       so many have to lie before two histories both pass")
     lines.append(f"  {count(policy.stoppers, one, policy.kind)} down: no proof gets newer")
     return "\n".join(lines)

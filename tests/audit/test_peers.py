@@ -33,6 +33,7 @@ from audit.peers import (
     peer_fingerprint,
     remove_peer,
     render,
+    spaced,
 )
 from verifier.errors import Error, Malformed, Usage
 from verifier.note import COSIGNATURE, SIGNATURE, SignerKey, VerifierKey, format_vkey
@@ -451,7 +452,11 @@ def test_peer_add_pins_nothing_unconfirmed(shell: Shell, liar: Liar) -> None:
 
 @pytest.mark.parametrize(("typed", "pinned"), [("yes\n", True), ("y\n", False), ("\n", False), ("", False)])
 def test_peer_add_asks_on_a_terminal(
-    typed: str, pinned: bool, shell: Shell, liar: Liar, monkeypatch: pytest.MonkeyPatch
+    typed: str,
+    pinned: bool,
+    shell: Shell,
+    liar: Liar,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only the whole word `yes` confirms; keys and fingerprint were shown before."""
 
@@ -461,10 +466,16 @@ def test_peer_add_asks_on_a_terminal(
 
     liar.say(node(1))
     monkeypatch.setattr("sys.stdin", Terminal(typed))
+    said: list[str] = []
+    monkeypatch.setattr("audit.commands.common.say", said.append)
     if pinned:
         assert shell.add(liar.url)["name"] == "n1.example"
     else:
         assert "not confirmed" in shell.refused_add(liar.url)
+    shown = " ".join(said)
+    assert all(format_vkey(one) in shown for one in node(1).keys)
+    assert spaced(peer_fingerprint(node(1))) in shown
+    assert "\n" not in shown, "it would be escaped"
 
 
 @pytest.mark.parametrize("what", LIES)
