@@ -223,9 +223,10 @@ class Batch:
         return Recorded(closed.chain_id, closed.last_seq, closed.head)
 
     def flush(self) -> None:
-        """Writes what was collected: chains first, as entries refer to them."""
+        """Writes what was collected, in the order of the tables' keys; chains first, as entries refer to them."""
         run = self._conn.executemany
-        chains, whole = self._chains.values(), self._whole
+        chains, whole = sorted(self._chains.values()), self._whole
+        self._entries.sort(key=_place)
         run(_PUT_CHAIN, [c for c in chains if c.id in whole])
         run(_MOVE_END, [(*c[6:8], *c[9:12], c.id) for c in chains if c.id not in whole])
         run(_INSERT_ENTRY, self._entries)
@@ -437,6 +438,11 @@ class Batch:
         self._put(after, whole=True)
         self.flush()
         return after
+
+
+def _place(row: tuple[Any, ...]) -> tuple[int, int]:
+    """Where the row of an entry stands: chain and seq."""
+    return row[0], row[1]
 
 
 def build_entry(
