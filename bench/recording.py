@@ -1,5 +1,8 @@
 """Rows on recording: one entry for each durable commit against a bare insert, and batches against our own single ones.
 
+Two kinds of batches: of files that are new, as in a first scan, and of files chosen at random among all that the log
+knows. In the first, chains and entries go to the ends of their tables; in the second, each goes to pages of its own.
+
 Both sides run on the same file system, WAL and synchronous=FULL. The bare row has the bytes of ours, in one table;
 we write the entry, its leaf, the chain's new end, and check which operation may follow.
 """
@@ -13,9 +16,12 @@ import sqlite3
 from collections.abc import Callable
 
 from bench.dataset import Data, now, observe
-from bench.measure import PER_S, Row, at_least, interleave, loop
+from bench.measure import PER_S, Round, Row, at_least, interleave, loop, shown
 
 BATCH = 1_000
+ONE = "durable recording, one by one"
+FIRST = f"durable recording, batches of {BATCH:,} new files"
+KNOWN = f"durable recording, batches of {BATCH:,} over random files"
 READ_ROW = "SELECT entry, content, path, context, head, leaf_index FROM entries ORDER BY chain DESC, seq DESC LIMIT 1"
 CREATE = (
     "CREATE TABLE entries (chain INTEGER, seq INTEGER, entry BLOB, content BLOB, path BLOB, context BLOB, head BLOB,"
@@ -25,7 +31,7 @@ INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def rows(data: Data, temporary: str, rounds: int, calls: int) -> list[Row]:
-    """Three contenders in one interleaved run."""
+    """All contenders in one interleaved run; how quick the disk is decides much of it, so that is measured as well."""
     conn, insert = bare(data, os.path.join(temporary, "bare.db"))
     chosen = random.Random(1)
 
@@ -37,14 +43,31 @@ def rows(data: Data, temporary: str, rounds: int, calls: int) -> list[Row]:
 
         return call
 
-    versions = itertools.count(10)
-    in_batches = loop(record(BATCH), 1)
-    times = interleave(rounds, one=loop(record(1), calls), bare=loop(insert, calls), batch=lambda: in_batches() / BATCH)
+    def scan() -> None:
+        at = now()
+        data.recorder.record([observe(data.source, next(new_files), 0, at) for _ in range(BATCH)])
+
+    versions, new_files = itertools.count(10), itertools.count(data.files + 1)
+    first, known = loop(scan, 1), loop(record(BATCH), 1)
+    contenders: dict[str, Round] = {"one": loop(record(1), calls), "bare": loop(insert, calls)}
+    page = os.open(os.path.join(temporary, "pages"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    contenders["sync"] = loop(lambda: append_page(page), calls)
+    contenders |= {"first": lambda: first() / BATCH, "known": lambda: known() / BATCH}
+    times = interleave(rounds, **contenders)
     conn.close()
+    os.close(page)
     return [
-        at_least("durable recording, one by one", times["one"], times["bare"], 0.45, PER_S, "bare sqlite3 FULL insert"),
-        at_least(f"durable recording, batches of {BATCH:,}", times["batch"], times["one"], 8, PER_S, "one by one"),
+        at_least(ONE, times["one"], times["bare"], 0.45, PER_S, "bare sqlite3 FULL insert"),
+        shown(ONE, times["one"], times["sync"], PER_S, "the disk: bare appends of a page, synced"),
+        at_least(FIRST, times["first"], times["one"], 8, PER_S, "one by one, known files"),
+        at_least(KNOWN, times["known"], times["one"], 8, PER_S, "one by one, known files"),
     ]
+
+
+def append_page(page: int) -> None:
+    """The least that any durable write is."""
+    os.write(page, bytes(8192))
+    os.fdatasync(page)
 
 
 def bare(data: Data, path: str) -> tuple[sqlite3.Connection, Callable[[], object]]:
