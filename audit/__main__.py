@@ -29,6 +29,7 @@ SERVER = {
     "upgrade": "bring a log's database to this version",
     "peer": "the nodes that cosign and replay a log: add, list, remove",
     "policy": "show, judge and hand out the policies that follow",
+    "audit": "look into every log that a node watches; for cron and timers",
     "fsck": "verify a whole log again",
     "demo": "everything, on this machine alone",
 }

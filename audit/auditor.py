@@ -42,7 +42,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from audit.errors import Fatal, PeerFailed, TryLater
+from audit.errors import AuditError, Fatal, PeerFailed, TryLater
 from audit.mapstore import CREATE_MAP_PAGES, MapError, MapStore
 from audit.witness import (
     CONFLICT,
@@ -59,15 +59,25 @@ from audit.witness import (
     open_log_note,
 )
 from audit.witness_store import AUDITOR, Offence, Store, connect, create_tables
+from verifier import replay as replay_rules
 from verifier.chain import link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.encoding import HASH_SIZE
 from verifier.entry import MAX_ENTRIES
-from verifier.errors import Malformed, NotVerified
+from verifier.errors import Error, Malformed, NotVerified
 from verifier.leaf import ENTRY, ENTRY_SIZE, MAP, LossLeaf, MapLeaf, decode_leaf
-from verifier.map import map_value
-from verifier.merkle import complete_subtrees, consistency_ranges, fold_right, leaf_hash, node_hash, verify_consistency
+from verifier.map import Place, map_value
+from verifier.merkle import (
+    compact_range,
+    complete_subtrees,
+    consistency_ranges,
+    fold_right,
+    leaf_hash,
+    node_hash,
+    verify_consistency,
+)
 from verifier.note import Note, SignerKey, format_note, parse_note
+from verifier.replay import Known
 from verifier.tile import (
     ENTRIES,
     TILE_HEIGHT,
@@ -80,6 +90,7 @@ from verifier.tile import (
     tile_width,
 )
 
+MAP_ROOT = "map root"  # how a finding about a map begins
 CHUNK_LEAVES = 64 * TILE_WIDTH  # about 1.2 MiB of leaves, replayed in a fraction of a second
 MAX_LEAVES_PER_REQUEST = 16 * CHUNK_LEAVES  # then the log is asked to come again
 MAX_FETCHES = 8  # at a time, for each log
@@ -95,6 +106,7 @@ class Finding(Inconsistent):
     def __init__(self, index: int, message: str) -> None:
         super().__init__(FINDING, f"leaf {index}: {message}")
         self.index = index
+        self.leaves: Sequence[bytes] = ()  # the chunk that was refused with it, if any
 
 
 Tip = tuple[int, bytes, int]  # the newest entry of a chain: its seq, the head after it, the index of its leaf
@@ -125,7 +137,7 @@ def replay(
         if type(leaf) is MapLeaf:
             root = commit(index + 1, {chain_id: map_value(*tips[chain_id]) for chain_id in fresh})
             if root != leaf.root:
-                raise Finding(index, f"map root: got {leaf.root.hex()}, want {root.hex()}")
+                raise Finding(index, f"{MAP_ROOT}: got {leaf.root.hex()}, want {root.hex()}")
             moved |= fresh
             fresh.clear()
         elif type(leaf) is LossLeaf and index != 0:
@@ -251,6 +263,36 @@ class Mirror:
         row = self._conn.execute("SELECT data FROM bundles WHERE n = ?", (number,)).fetchone()
         return decode_entry_bundle(row[0], width) if row else []
 
+    def refresh(self) -> None:
+        """Takes up what another process of this node has added meanwhile."""
+        state = self._load_state()
+        if state[0] != self.size:
+            self.size, self._peaks, self.note = state
+
+    def peaks_after(self, leaves: Sequence[bytes]) -> list[bytes]:
+        """The right edge of the tree with these leaves added."""
+        return extend_peaks(self._peaks, self.size, [leaf_hash(leaf) for leaf in leaves])
+
+    def known_after(self, leaves: Sequence[bytes], chain_ids: set[bytes]) -> list[Known]:
+        """What the map held of these chains after these leaves, which follow every rule. Nothing is kept of them."""
+        self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            self._replay(leaves)
+            tips, known = self._load_tips(chain_ids), []
+            for chain_id in sorted(chain_ids):
+                shown = self._map.prove(self._conn, chain_id, self.size + len(leaves))
+                place = Place(chain_id, shown.value_hash, shown.terminal, shown.siblings)
+                known.append(Known(place, replay_rules.Tip(*tips[chain_id]) if chain_id in tips else None))
+            return known
+        finally:
+            self._conn.execute("ROLLBACK")
+
+    def replay_held(self, leaves: Sequence[bytes]) -> None:
+        """Replays leaves that another mirror holds, for a copy that knows chains and map as of an earlier size."""
+        with self._transaction():
+            self._replay(leaves)
+        self.size += len(leaves)
+
     def append(self, leaves: Sequence[bytes], target: Target, signed: Head | None, proof: Sequence[bytes]) -> None:
         """Holds these leaves as well: they are the next ones under the target's root, and every rule holds."""
         end = self.size + len(leaves)
@@ -343,6 +385,10 @@ class TileReader:
         bundles = await asyncio.gather(*[self._bundle(number) for number in numbers])
         return [leaf for bundle in bundles for leaf in bundle][begin - first * TILE_WIDTH : end - first * TILE_WIDTH]
 
+    async def root(self, size: int) -> bytes:
+        """The root over the first leaves."""
+        return fold_right([await self._node(level, index) for level, index in compact_range(size)])
+
     async def consistency(self, size: int) -> list[bytes]:
         """The consistency proof from a smaller size to the tree's."""
         proof = []
@@ -398,6 +444,7 @@ class Auditor:
         self._folder, self._factory = folder, factory
         self._locks: dict[str, asyncio.Lock] = {}
         self._mirrors: dict[str, Mirror] = {}
+        self.evidence: dict[str, Path | None] = {}  # origin -> the file about what was refused last
 
     def close(self) -> None:
         for mirror in self._mirrors.values():
@@ -420,9 +467,34 @@ class Auditor:
         async with lock:
             return await self._audit(note, Target(checkpoint, format_note(note)), log.url, clock)
 
+    async def replay(self, body: bytes, clock: Callable[[], int]) -> Mirror:
+        """Holds and replays every leaf below a target, as `audit` does, halted or not; signs nothing."""
+        note = parse_note(body)
+        checkpoint = parse_checkpoint_unverified(note.text)
+        log = self._store.log(checkpoint.origin)
+        note = open_log_note(note, log.key if log else None, checkpoint.origin, self._names)
+        if log is None or not log.url:
+            raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
+        async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
+            target = Target(checkpoint, format_note(note))
+            return await self._grow(target, Offence(target.note, note.text), log.url, clock)
+
     async def _audit(self, note: Note, target: Target, url: str, clock: Callable[[], int]) -> bytes:
         origin, offence = target.checkpoint.origin, Offence(target.note, note.text)
-        mirror = self._mirror(origin)
+        mirror = await self._grow(target, offence, url, clock)
+
+        def decide(head: Head | None, latest: int) -> Decision:
+            check_target(target.checkpoint, head, mirror.size)
+            return advance(note, target.checkpoint, latest, now, self._signer)
+
+        now = clock()
+        return self._store.advance(AUDITOR, origin, offence, now, decide)
+
+    async def _grow(self, target: Target, offence: Offence, url: str, clock: Callable[[], int]) -> Mirror:
+        """The mirror, once it is the target's tree. What is found against the log is kept: row, halt, then a file."""
+        origin = target.checkpoint.origin
+        mirror = self.mirror(origin)
+        mirror.refresh()
         signed = self._store.head(AUDITOR, origin)
         known_note = signed.note if signed else b""
         try:
@@ -433,17 +505,30 @@ class Auditor:
             check_end(mirror, target.checkpoint)
         except (OutOfStep, Inconsistent) as refusal:
             self._store.report(origin, offence, known_note, refusal, clock(), halt=isinstance(refusal, Finding))
+            await self._keep_evidence(refusal, mirror, target, known_note, url, clock())
             raise
         except Fatal:
             self._mirrors.pop(origin).close()
             raise
+        return mirror
 
-        def decide(head: Head | None, latest: int) -> Decision:
-            check_target(target.checkpoint, head, mirror.size)
-            return advance(note, target.checkpoint, latest, now, self._signer)
+    async def _keep_evidence(
+        self, refusal: OutOfStep | Inconsistent, mirror: Mirror, target: Target, known_note: bytes, url: str, now: int
+    ) -> None:
+        """Writes what convinces a third person, where there is such a thing. The refusal stands in any case."""
+        from audit.evidence import Files, of_finding, of_notes
 
-        now = clock()
-        return self._store.advance(AUDITOR, origin, offence, now, decide)
+        tiles = TileReader(self._fetch, url, target.checkpoint.size)
+        try:
+            if isinstance(refusal, Finding):
+                value = await of_finding(refusal, mirror, target, tiles, self._folder, now)
+            else:
+                value = await of_notes(known_note, target.note, tiles, now)
+        except (AuditError, Error):
+            return  # the log does not show what it takes; the next audit tries again
+        log = self._store.log(target.checkpoint.origin)
+        if value is not None and log is not None:
+            self.evidence[log.key.name] = Files(self._folder.parent).keep(value, log.key, now)
 
     async def _catch_up(self, mirror: Mirror, target: Target, signed: Head | None, url: str) -> None:
         """Grows the mirror to the target, or as far as one request may; what it has by then it keeps."""
@@ -457,9 +542,13 @@ class Auditor:
                 leaves, proof = await tiles.leaves(mirror.size, end), await tiles.consistency(end)
             except Malformed as error:
                 raise PeerFailed(f"{url}: {error}") from None
-            await asyncio.to_thread(mirror.append, leaves, target, signed, proof)
+            try:
+                await asyncio.to_thread(mirror.append, leaves, target, signed, proof)
+            except Finding as finding:
+                finding.leaves = leaves
+                raise
 
-    def _mirror(self, origin: str) -> Mirror:
+    def mirror(self, origin: str) -> Mirror:
         if origin not in self._mirrors:
             name = sha256(origin.encode("utf-8")).hexdigest() + ".db"
             self._mirrors[origin] = Mirror(self._folder / name, self._factory)

@@ -27,10 +27,12 @@ COMMANDS = {
     ("record",): "audit.commands.record",
     ("token",): "audit.commands.token",
     ("upgrade",): "audit.commands.upgrade",
+    ("audit",): "audit.commands.audit",
     ("fsck",): "audit.commands.fsck",
     ("node", "init"): "audit.commands.node_init",
     ("node", "serve"): "audit.commands.node_serve",
     ("node", "allow"): "audit.commands.node_allow",
+    ("node", "evidence"): "audit.commands.node_evidence",
     ("node", "halts"): "audit.commands.node_halts",
     ("node", "show"): "audit.commands.node_show",
     ("peer", "add"): "audit.commands.peer_add",
@@ -43,11 +45,12 @@ COMMANDS = {
 }
 NODE = """usage: nextcloud-audit node COMMAND ...     (COMMAND --help says more)
 
-  init    make the keys and the memory of a node that cosigns other people's logs
-  serve   run it
-  allow   watch a log from now on
-  halts   for which logs the auditor stopped, and let it go on
-  show    its keys and their fingerprint, and the logs that it watches"""
+  init      make the keys and the memory of a node that cosigns other people's logs
+  serve     run it
+  allow     watch a log from now on
+  halts     for which logs the auditor stopped, and let it go on
+  evidence  what it has kept against logs
+  show      its keys and their fingerprint, and the logs that it watches"""
 PEER = """usage: nextcloud-audit peer COMMAND ...     (COMMAND --help says more)
 
   add     pin another node's keys, once they were compared, and have it cosign this log

@@ -95,15 +95,19 @@ def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: 
         if old_size == new_size:
             _same(f"{where}, equal sizes", new_root, old_root)
         return new_root
-    computed_old, computed_new = _roots_from_consistency(old_size, old_root, new_size, proof)
+    computed_old, computed_new = roots_from_consistency(old_size, old_root, new_size, proof)
     _same(f"{where} from size {old_size}, old tree", old_root, computed_old)
     _same(f"{where} from size {old_size} to {new_size}, new tree", new_root, computed_new)
     return new_root
 
 
-def _roots_from_consistency(
+def roots_from_consistency(
     old_size: int, old_root: bytes, new_size: int, proof: Sequence[bytes]
 ) -> tuple[bytes, bytes]:
+    """The old and the new root that a proof leads to, 0 < old size < new size. Proves nothing yet.
+
+    `old_root` is used where the old tree is one complete subtree, which a proof does not repeat.
+    """
     where = "consistency proof"
     if len(proof) > MAX_PROOF_HASHES:
         raise Malformed(f"want at most {MAX_PROOF_HASHES} hashes", where, len(proof))

@@ -73,7 +73,7 @@ def test_auditor_signs_what_it_replayed(node: Node, log: FakeLog, grow: list[int
         line = audit(node, note)
         assert verify_cosignature(parse_note(note + line), auditor_key) == NOW
         assert signed_size(node, log) == len(log.leaves)
-    mirror = node.auditor._mirror(log.origin)
+    mirror = node.auditor.mirror(log.origin)
     held = [leaf for number in range(-(-mirror.size // 256)) for leaf in mirror.leaves(number)]
     assert held == log.leaves
 
@@ -96,7 +96,7 @@ def test_auditor_checks_the_last_leaf_of_a_tree_that_it_held_before(node: Node, 
     asked = log.checkpoint()
     with pytest.raises(TryLater):
         audit(node, asked)
-    node.auditor._mirror(log.origin).note = b""  # as if the larger target had never been named
+    node.auditor.mirror(log.origin).note = b""  # as if the larger target had never been named
     with pytest.raises(Inconsistent, match="not that of the leaves held"):
         audit(node, log.checkpoint(256, digest(b"fork", 0)))
     with pytest.raises(Finding, match="leaf 255: the last leaf is no map commitment"):
@@ -321,7 +321,7 @@ def test_auditor_refuses_leaves_that_are_not_under_the_root(tmp_path: Path, monk
         log.lie = lambda path, data, n=number: data[:-5] + b"\x00" * 5 if f"entries/00{n}" in path else data
         with pytest.raises(Inconsistent, match="path leads to root"):
             audit(node, log.checkpoint())
-        assert node.auditor._mirror(log.origin).size == number * 256
+        assert node.auditor.mirror(log.origin).size == number * 256
         log.lie = lambda _path, data: data
         assert audit(node, log.checkpoint())
         node.close()
@@ -419,7 +419,7 @@ def crash(folder: Path, log: FakeLog, first: bytes, target: bytes, faults: Fault
     writes = faults.writes
     node.close()
     node = open_node(folder, log.fetch)
-    mirror = node.auditor._mirror(log.origin)
+    mirror = node.auditor.mirror(log.origin)
     assert size <= signed_size(node, log) <= mirror.size
     assert mirror.root == mth(log.leaves[: mirror.size])
     with pytest.raises((Conflict, Inconsistent)):
