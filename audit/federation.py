@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
 from typing import NamedTuple, Protocol
@@ -41,7 +42,8 @@ WITNESS_TIMEOUT_S = 10
 AUDIT_TIMEOUT_S = 60  # an auditor fetches and replays up to 262,144 leaves before it answers
 ASK_TIMEOUT_S = 5
 MAX_REFUSAL = 4_096  # bytes of an answer other than 200, enough for a size or a reason
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 15.0  # a request that hangs and the longest pause: a peer is back within 30 s
+GONE_AFTER_S = 15  # a peer that left without a word (power, a cable, a forgetful router): connections to it end
 MAX_RETRY_AFTER_S = 300
 MAX_CONFLICTS = 3  # in a row: a witness that names a new size each time has failed
 SHOWN = 200  # characters of a peer's words
@@ -140,7 +142,16 @@ class _TooLarge(Exception):
 def make_client() -> httpx.AsyncClient:
     """The client for all peers; connections are kept."""
     headers = {"accept-encoding": "identity", "user-agent": "nextcloud-audit"}
-    return httpx.AsyncClient(follow_redirects=False, trust_env=False, headers=headers)
+    transport = httpx.AsyncHTTPTransport(trust_env=False, socket_options=_keep_alive())
+    return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, headers=headers)
+
+
+def _keep_alive() -> list[tuple[int, int, int]]:
+    """Socket options that notice a peer which is gone while its answer is waited for, where the system has them."""
+    each_s = GONE_AFTER_S // 3
+    times = {"TCP_KEEPIDLE": each_s, "TCP_KEEPINTVL": each_s, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": GONE_AFTER_S * 1000}
+    known = [(socket.IPPROTO_TCP, getattr(socket, name), time) for name, time in times.items() if hasattr(socket, name)]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 
 from audit.errors import Conflict, Fatal, PeerFailed
 from audit.federation import (
+    GONE_AFTER_S,
     MAX_BACKOFF_S,
     MAX_CONFLICTS,
     MAX_RETRY_AFTER_S,
+    WITNESS_TIMEOUT_S,
     AuditorCourier,
     Busy,
     Courier,
@@ -147,6 +150,31 @@ def test_backoff_grows_is_bounded_and_spreads() -> None:
     assert longest == sorted(longest)
     assert longest[-1] == MAX_BACKOFF_S
     assert backoff(40, lambda: 0.0) == MAX_BACKOFF_S / 2
+
+
+def test_backoff_lets_a_peer_come_back_in_time() -> None:
+    """Whatever the outage was, a request that hangs and the longest pause after it are over within 30 s."""
+    assert WITNESS_TIMEOUT_S + MAX_BACKOFF_S < 30
+
+
+def test_client_notices_a_peer_that_is_gone() -> None:
+    """A connection is probed while an answer is waited for: an audit may take a minute, a dead peer may not."""
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def options() -> tuple[int, int]:
+        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, make_client() as client, client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+            used = response.extensions["network_stream"].get_extra_info("socket")
+            alive = used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            return alive, used.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    assert asyncio.run(options()) == (1, GONE_AFTER_S * 1000)
 
 
 class FakeWitness:
