@@ -14,7 +14,7 @@ stands in the headers of a request and nowhere else.
 | answer | becomes |
 |---|---|
 | 404 | None, or an empty list; TryLater for `read` |
-| 412, another etag | TryLater: changed since it was listed |
+| 412, another etag | TryLater: changed or gone since it was listed |
 | 423 locked, 429, 502, 503, 504 | Busy, with the wait that it asks for |
 | 401 twice (a burst of logins can refuse a good one) | PeerFailed: a new app password is needed |
 | redirects, other statuses, TLS, no connection, no WebDAV, compressed, cut short | PeerFailed |
@@ -328,7 +328,7 @@ class Server:
             if response.status_code != httpx.codes.OK:
                 raise PeerFailed(f"nextcloud: GET {path}: want status 200, got {response.status_code}")
             if etag is not None and _etag(response) != etag:
-                raise TryLater(f"{path}: changed since it was listed")
+                raise TryLater(f"GET {path}: changed since it was listed")
             digest, size = sha3_256(), 0
             async for chunk in response.aiter_raw():
                 digest.update(chunk)
@@ -346,7 +346,7 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
     if status == httpx.codes.UNAUTHORIZED:
         raise NotAccepted(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
     if status == httpx.codes.PRECONDITION_FAILED:
-        raise TryLater(f"{what}: changed since it was listed")
+        raise TryLater(f"{what}: changed or gone since it was listed")
     if status in _BUSY:
         raise Busy(f"nextcloud: {what}: {status} {_BUSY[status]}", _retry_after(response))
     if 300 <= status < 400:
@@ -439,9 +439,11 @@ class DavSession:
         body = dav.search_by_id(self.user, file_id)
         found = await self._propfind(self._dav, "infinity", body, "SEARCH")
         nodes = _said(lambda: dav.parse_nodes(found, self._files))
-        if any(node.file_id != file_id for node in nodes):
-            raise PeerFailed(f"nextcloud: SEARCH for file {file_id} gives another one")
-        return min(nodes, key=lambda node: (node.mount != "", node.path), default=None)
+        for node in sorted(nodes, key=lambda node: (node.mount != "", node.path)):
+            whole = await self.stat(node.path)  # SEARCH leaves out owner (27) and upload time
+            if whole is not None and whole.file_id == file_id:
+                return whole
+        return None
 
     async def read(self, path: str, etag: str) -> Reading:
         reading = await self._server.read(self._at(path), self._headers, etag)

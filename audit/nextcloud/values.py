@@ -89,7 +89,10 @@ class Session(Protocol):
         """The version list, the current content included, by mtime, oldest first; empty where there is none."""
 
     async def read_version(self, file_id: int, version_id: str) -> Reading | None:
-        """The bytes of an older version; None once it has expired. For the current one, none or older bytes come."""
+        """The bytes of an older version; None once it has expired.
+
+        Never ask for the current one: Nextcloud answers 404, 500, older bytes, or older bytes cut to another length.
+        """
 
     async def list_trash(self) -> list[Trashed]:
         """What this user can restore."""

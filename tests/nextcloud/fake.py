@@ -158,6 +158,8 @@ class FakeNextcloud:
                     found += [((*path, name), child) for name, child in node.children.items()]
                 return multistatus(body, [(href(user, at, one), node_properties(one)) for at, one in found])
             case "GET":
+                if "if-match" in request.headers and cloud.find(user, path) is None:
+                    raise Answer(412)
                 file = cloud.get(user, path)
                 if not isinstance(file, File):
                     raise Answer(501)
@@ -194,7 +196,10 @@ class FakeNextcloud:
                 rows = [(f"{base}{mtime}", version_properties(mtime, *row)) for mtime, row in file.versions().items()]
                 return multistatus(body, [(base, {DAV + "resourcetype": "<d:collection/>"}), *rows])
             case "GET", [mtime] if mtime.isdigit() and int(mtime) in file.old:
-                return self._stream(None, file.old[int(mtime)], {"ETag": mtime})
+                size, _ = file.rows[int(mtime)]  # said of the row, whatever bytes are there
+                return self._stream(None, file.old[int(mtime)], {"ETag": mtime}, size)
+            case "GET", [mtime] if mtime.isdigit() and int(mtime) in file.ghosts:
+                raise Answer(500)
             case "MOVE", [mtime]:
                 self.cloud.restore_version(user, int(file_id), int(mtime))
                 return Response(None, 201)
@@ -214,7 +219,7 @@ class FakeNextcloud:
     def _search(self, user: User, body: bytes) -> Response:
         literal = re.search(rb"<d:literal>([0-9]+)</d:literal>", body) or refuse(400)
         found = self.cloud.file_by_id(user, int(literal[1]))
-        return multistatus(body, [(href(user, *found), node_properties(found[1]))] if found else [])
+        return multistatus(body, [(href(user, *found), less(node_properties(found[1])))] if found else [])
 
     def _bulk(self, user: User, request: Request, body: bytes) -> Response:
         boundary = request.headers["content-type"].split("boundary=")[1].encode()
@@ -226,7 +231,7 @@ class FakeNextcloud:
             self.cloud.put(user, names, data[:size], int(fields["x-file-mtime"]), bulk=True)
         return JSONResponse({})
 
-    def _stream(self, file: File | None, data: bytes, headers: dict[str, str]) -> Response:
+    def _stream(self, file: File | None, data: bytes, headers: dict[str, str], size: int | None = None) -> Response:
         async def body() -> AsyncIterator[bytes]:
             if file is not None:
                 file.readers += 1
@@ -240,7 +245,9 @@ class FakeNextcloud:
                 if file is not None:
                     file.readers -= 1
 
-        return StreamingResponse(body(), headers={**headers, "Content-Length": str(len(data))})
+        return StreamingResponse(
+            body(), headers={**headers, "Content-Length": str(len(data) if size is None else size)}
+        )
 
 
 def ocs(data: object) -> Response:
@@ -280,6 +287,11 @@ def node_properties(node: Node) -> dict[str, str]:
     elif node.is_encrypted:
         found[NC + "is-encrypted"] = "1"
     return found
+
+
+def less(properties: dict[str, str]) -> dict[str, str]:
+    """What a SEARCH says: no owner, and an upload time of 0."""
+    return {tag: value for tag, value in properties.items() if tag != OC + "owner-id"} | {NC + "upload_time": "0"}
 
 
 def version_properties(mtime: int, size: int, author: str) -> dict[str, str]:
@@ -330,6 +342,7 @@ def prefixed(tag: str) -> str:
 
 
 def http_date(seconds: int) -> str:
+    """Years of four digits, as long as a test wants no others."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 

@@ -1,0 +1,134 @@
+"""One way to do what users do, against the fake or against a real Nextcloud.
+
+NEXTCLOUD_URL, NEXTCLOUD_ADMIN_USER, NEXTCLOUD_ADMIN_PASSWORD    where a real one is; throw-away users are made on it
+
+async with throw_away_user(cloud) as (hand, session):
+    await hand.put("a.txt", b"one", mtime=1_700_000_000)      # the user's own client
+    node = await session.stat("a.txt")                        # what we say of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import md5
+from typing import NamedTuple
+
+import httpx
+
+from audit.nextcloud.client import Account, Config, DavSession, Secret, open_sessions
+from audit.nextcloud.dav import encode_href
+from tests.nextcloud.fake import ADMIN, ADMIN_PASSWORD, FakeNextcloud
+
+
+class Cloud(NamedTuple):
+    url: str
+    admin: str
+    password: str
+    fake: FakeNextcloud | None
+
+    @property
+    def transport(self) -> httpx.AsyncBaseTransport | None:
+        return None if self.fake is None else httpx.ASGITransport(self.fake.app)
+
+
+def fake_cloud() -> Cloud:
+    return Cloud("https://cloud.example", ADMIN, ADMIN_PASSWORD, FakeNextcloud())
+
+
+def real_cloud() -> Cloud | None:
+    """The one that the environment names."""
+    url = os.environ.get("NEXTCLOUD_URL")
+    if not url:
+        return None
+    return Cloud(url.rstrip("/"), os.environ["NEXTCLOUD_ADMIN_USER"], os.environ["NEXTCLOUD_ADMIN_PASSWORD"], None)
+
+
+@asynccontextmanager
+async def throw_away_user(cloud: Cloud) -> AsyncIterator[tuple[Hand, DavSession]]:
+    """A user with an app password, gone afterwards."""
+    uid, password = f"audit-test-{secrets.token_hex(6)}", secrets.token_hex(16)
+    async with as_client(cloud, cloud.admin, cloud.password) as admin:
+        made = await admin.post("/ocs/v2.php/cloud/users", data={"userid": uid, "password": password})
+        assert made.status_code == 200, made.text
+        try:
+            async with as_client(cloud, uid, password) as user:
+                answer = await user.get("/ocs/v2.php/core/getapppassword", params={"format": "json"})
+            app_password = json.loads(answer.content)["ocs"]["data"]["apppassword"]
+            config = Config(cloud.url, (Account(uid, Secret(app_password)),), None)
+            async with open_sessions(config, cloud.transport) as sessions, as_client(cloud, uid, app_password) as user:
+                yield Hand(user, uid), sessions[0]
+        finally:
+            await admin.delete(f"/ocs/v2.php/cloud/users/{uid}")
+
+
+def as_client(cloud: Cloud, uid: str, password: str) -> httpx.AsyncClient:
+    headers = {"OCS-APIRequest": "true"}
+    return httpx.AsyncClient(
+        base_url=cloud.url,
+        auth=(uid, password),
+        headers=headers,
+        transport=cloud.transport,
+        trust_env=False,
+        timeout=60,
+    )
+
+
+class Hand:
+    """What a user does, with any WebDAV client. Paths as in `Node.path`."""
+
+    def __init__(self, client: httpx.AsyncClient, uid: str) -> None:
+        self.client, self.uid = client, uid
+
+    async def put(self, path: str, data: bytes, mtime: int | None = None) -> int:
+        """The status; the file id is in what a Session says."""
+        headers = {} if mtime is None else {"X-OC-Mtime": str(mtime)}
+        return await self.do("PUT", self.at(path), content=data, headers=headers)
+
+    async def make_folder(self, path: str) -> int:
+        return await self.do("MKCOL", self.at(path))
+
+    async def delete(self, path: str) -> int:
+        return await self.do("DELETE", self.at(path))
+
+    async def move(self, path: str, target: str) -> int:
+        return await self.do("MOVE", self.at(path), headers={"Destination": self.url(self.at(target))})
+
+    async def copy(self, path: str, target: str) -> int:
+        return await self.do("COPY", self.at(path), headers={"Destination": self.url(self.at(target))})
+
+    async def touch(self, path: str, mtime: int) -> int:
+        body = (
+            '<?xml version="1.0"?><d:propertyupdate xmlns:d="DAV:"><d:set><d:prop>'
+            f"<d:lastmodified>{mtime}</d:lastmodified></d:prop></d:set></d:propertyupdate>"
+        )
+        return await self.do("PROPPATCH", self.at(path), content=body.encode())
+
+    async def restore_version(self, file_id: int, version_id: str) -> int:
+        base = ("remote.php", "dav", "versions", self.uid)
+        target = self.url(encode_href((*base, "restore", "target")))
+        at = encode_href((*base, "versions", str(file_id), version_id))
+        return await self.do("MOVE", at, headers={"Destination": target})
+
+    async def restore_from_trash(self, name: str) -> int:
+        base = ("remote.php", "dav", "trashbin", self.uid)
+        target = self.url(encode_href((*base, "restore", name)))
+        return await self.do("MOVE", encode_href((*base, "trash", name)), headers={"Destination": target})
+
+    async def bulk(self, path: str, data: bytes, mtime: int) -> int:
+        head = f"X-File-Path: /{path}\r\nX-File-MD5: {md5(data).hexdigest()}\r\nX-File-MTime: {mtime}\r\n"
+        body = f"--bnd\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data + b"\r\n--bnd--\r\n"
+        headers = {"Content-Type": "multipart/related; boundary=bnd"}
+        return await self.do("POST", "/remote.php/dav/bulk", content=body, headers=headers)
+
+    async def do(self, method: str, at: str, content: bytes = b"", headers: dict[str, str] | None = None) -> int:
+        return (await self.client.request(method, at, content=content, headers=headers)).status_code
+
+    def at(self, path: str) -> str:
+        return encode_href(("remote.php", "dav", "files", self.uid, *path.split("/")))
+
+    def url(self, at: str) -> str:
+        return str(self.client.base_url).rstrip("/") + at
