@@ -393,7 +393,7 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its TLS certificate is not accepted ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason})"
+            return f"TLS failed ({getattr(cause, 'reason', None) or 'handshake'})"
         cause = cause.__cause__ or cause.__context__
     return {"ConnectError": "no connection", "RemoteProtocolError": "the answer was cut short or is no HTTP"}.get(
         type(error).__name__, type(error).__name__
