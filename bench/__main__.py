@@ -17,7 +17,7 @@ import time
 from argparse import ArgumentParser
 from typing import NamedTuple
 
-from bench import hashing, proving, recording, serving, starting, verifying
+from bench import hashing, nextcloud, proving, recording, serving, starting, verifying
 from bench.dataset import Data, build
 from bench.environment import Environment
 from bench.measure import Row
@@ -27,7 +27,7 @@ from bench.table import format_table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(ROOT, "bench", "results.json")
-GROUPS = ("proving", "verifying", "scaling", "serving", "starting", "hashing", "recording")
+GROUPS = ("proving", "verifying", "scaling", "serving", "starting", "hashing", "nextcloud", "recording")
 
 
 class Plan(NamedTuple):
@@ -56,7 +56,7 @@ def measure(plan: Plan, groups: tuple[str, ...], temporary: str) -> list[Row]:
     environment = Environment(ROOT, temporary)
     if {"proving", "starting"} & set(groups):
         environment.make()
-    needs_log = set(groups) - {"hashing"}
+    needs_log = set(groups) - {"hashing", "nextcloud"}
     what = f"recording and publishing {plan.files * 10:,} entries"
     big = build(os.path.join(temporary, "big"), plan.files, 1_000, plan.per_tree, what) if needs_log else None
     found: list[Row] = []
@@ -73,6 +73,8 @@ def measure(plan: Plan, groups: tuple[str, ...], temporary: str) -> list[Row]:
 def _measure_group(group: str, plan: Plan, temporary: str, environment: Environment, big: Data | None) -> list[Row]:
     if group == "hashing":
         return hashing.rows(temporary, plan.large_rounds, plan.large, plan.folder, FOLDER_FILE)
+    if group == "nextcloud":
+        return nextcloud.rows(temporary, plan.large_rounds, plan.folder // 40)
     assert big is not None
     match group:
         case "proving":
