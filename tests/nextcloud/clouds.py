@@ -124,6 +124,11 @@ class Hand:
         headers = {"Content-Type": "multipart/related; boundary=bnd"}
         return await self.do("POST", "/remote.php/dav/bulk", content=body, headers=headers)
 
+    async def share(self, path: str, recipient: str) -> int:
+        form = {"path": f"/{path}", "shareType": "0", "shareWith": recipient, "permissions": "31"}
+        answer = await self.client.post("/ocs/v2.php/apps/files_sharing/api/v1/shares", data=form)
+        return answer.status_code
+
     async def do(self, method: str, at: str, content: bytes = b"", headers: dict[str, str] | None = None) -> int:
         return (await self.client.request(method, at, content=content, headers=headers)).status_code
 

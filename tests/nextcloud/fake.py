@@ -114,6 +114,11 @@ class FakeNextcloud:
                 form = parse_qs(body.decode())
                 self.cloud.add_user(form["userid"][0], form["password"][0])
                 return ocs({"id": form["userid"][0]})
+            case "POST", ["apps", "files_sharing", "api", "v1", "shares"]:
+                form = parse_qs(body.decode())
+                path = tuple(form["path"][0].strip("/").split("/"))
+                self.cloud.share(self._user(request), path, form["shareWith"][0])
+                return ocs({})
             case "DELETE", ["cloud", "users", uid] if self._user(request).uid == ADMIN:
                 del self.cloud.users[uid]
                 return ocs([])
@@ -156,7 +161,7 @@ class FakeNextcloud:
                 found = [(path, node)]
                 if request.headers.get("depth") != "0" and isinstance(node, Folder):
                     found += [((*path, name), child) for name, child in node.children.items()]
-                return multistatus(body, [(href(user, at, one), node_properties(one)) for at, one in found])
+                return multistatus(body, [(href(user, at, one), node_properties(one, user)) for at, one in found])
             case "GET":
                 if "if-match" in request.headers and cloud.find(user, path) is None:
                     raise Answer(412)
@@ -219,7 +224,7 @@ class FakeNextcloud:
     def _search(self, user: User, body: bytes) -> Response:
         literal = re.search(rb"<d:literal>([0-9]+)</d:literal>", body) or refuse(400)
         found = self.cloud.file_by_id(user, int(literal[1]))
-        return multistatus(body, [(href(user, *found), less(node_properties(found[1])))] if found else [])
+        return multistatus(body, [(href(user, *found), less(node_properties(found[1], user)))] if found else [])
 
     def _bulk(self, user: User, request: Request, body: bytes) -> Response:
         boundary = request.headers["content-type"].split("boundary=")[1].encode()
@@ -268,7 +273,7 @@ def href(user: User, path: tuple[str, ...], node: Node) -> str:
     return f"/remote.php/dav/files{at}{'/' if isinstance(node, Folder) else ''}"
 
 
-def node_properties(node: Node) -> dict[str, str]:
+def node_properties(node: Node, user: User) -> dict[str, str]:
     """What a real one says of a file, or of a folder, which has no length and no upload time."""
     is_file = isinstance(node, File)
     found = {
@@ -279,7 +284,7 @@ def node_properties(node: Node) -> dict[str, str]:
         OC + "fileid": str(node.file_id),
         OC + "size": str(size_of(node)),
         OC + "owner-id": escape(node.owner),
-        NC + "mount-type": node.mount,
+        NC + "mount-type": node.mount if node.owner == user.uid else "shared",
     }
     if isinstance(node, File):
         found |= {DAV + "getcontentlength": str(len(node.data)), DAV + "getcontenttype": "text/plain"}

@@ -4,6 +4,8 @@ old bytes are kept under the mtime they had, at the NEXT write: two writes with 
 empty content is never kept; the list of versions names the current content too, which has no bytes there
 the etag of a file comes from mtime, id and size alone; those of the folders above it move up to the root
 a restored version brings its mtime back; a file in the trash keeps its id and its versions, without authors
+what is shared is the owner's, at the recipient's root; what a recipient deletes is in the owner's trash, and a copy
+of it, with an id of its own, in the recipient's
 """
 
 from __future__ import annotations
@@ -135,7 +137,7 @@ class Cloud:
         if isinstance(node, Folder):
             raise Answer(409)
         is_new = node is None
-        file = node or File(self._next_id(), user.uid)
+        file = node or File(self._next_id(), parent.owner)
         self._free(file)
         file.write(data, self.now if mtime is None else mtime, 0 if bulk else self.now, user.uid)
         parent.children[path[-1]] = file
@@ -162,11 +164,18 @@ class Cloud:
         node = self.get(user, path)
         self._free(node)
         self._event("BeforeNodeDeletedEvent", user, path, node)
-        del self._parent(user, path).children[path[-1]]
+        parent = self._parent(user, path)
+        del parent.children[path[-1]]
         name = f"{path[-1]}.d{self.now}"
         while name in user.trash:
             name += "0"
-        user.trash[name] = Trash(name, "/".join(path), node, self.now)
+        owner = self.users[node.owner]
+        if owner is not user and isinstance(node, File):
+            user.trash[name] = Trash(name, "/".join(path), self._copy_of(node, user), self.now)
+            path_there = next((at for at, one in self.walk_folders(owner) if one is parent), ())
+            owner.trash[name] = Trash(name, "/".join((*path_there, path[-1])), node, self.now)
+        else:
+            user.trash[name] = Trash(name, "/".join(path), node, self.now)
         self._touch_above(user, path)
         self._event("NodeDeletedEvent", user, path, None)
 
@@ -205,12 +214,28 @@ class Cloud:
         node, parent = self.get(user, path), self._parent(user, target)
         if not isinstance(node, File):
             raise Answer(501)
+        file = parent.children[target[-1]] = self._copy_of(node, user)
+        self._touch_above(user, target)
+        self._event("NodeCopiedEvent", user, target, file)
+
+    def share(self, user: User, path: tuple[str, ...], recipient: str) -> None:
+        node = self.get(user, path)
+        other = self.users[recipient]
+        other.root.children[path[-1]] = node
+        self._touch_above(other, path[-1:])
+
+    def walk_folders(self, user: User) -> Iterator[tuple[tuple[str, ...], Folder]]:
+        todo: list[tuple[tuple[str, ...], Folder]] = [((), user.root)]
+        while todo:
+            path, folder = todo.pop()
+            yield path, folder
+            todo += [((*path, name), one) for name, one in folder.children.items() if isinstance(one, Folder)]
+
+    def _copy_of(self, node: File, user: User) -> File:
         file = File(self._next_id(), user.uid)
         file.data, file.mtime, file.upload_time = node.data, node.mtime, node.upload_time
         file.old, file.rows = dict(node.old), dict(node.rows)
-        parent.children[target[-1]] = file
-        self._touch_above(user, target)
-        self._event("NodeCopiedEvent", user, target, file)
+        return file
 
     def _parent(self, user: User, path: tuple[str, ...]) -> Folder:
         if not path:
@@ -225,11 +250,17 @@ class Cloud:
             raise Answer(423)
 
     def _touch_above(self, user: User, path: tuple[str, ...]) -> None:
-        for end in range(len(path)):
-            folder = self.find(user, path[:end])
-            if isinstance(folder, Folder):
-                self._changes += 1
-                folder.etag, folder.mtime = f"6b{self._changes:011x}", self.now
+        """New etags for the folders on the way, up to each root that shows one of them."""
+        parent = self.find(user, path[:-1])
+        for other in self.users.values():
+            for at in [at for at, folder in self.walk_folders(other) if folder is parent]:
+                for end in range(len(at) + 1):
+                    self._touch(self.find(other, at[:end]))
+
+    def _touch(self, folder: Node | None) -> None:
+        if isinstance(folder, Folder):
+            self._changes += 1
+            folder.etag, folder.mtime = f"6b{self._changes:011x}", self.now
 
     def _next_id(self) -> int:
         self._last_id += 1

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from hashlib import sha3_256
+from os import environ
 
 import pytest
 
 from audit.errors import PeerFailed, TryLater
-from audit.nextcloud.client import DavSession
+from audit.nextcloud.client import AppAPI, Config, DavSession, Secret, open_sessions
 from audit.nextcloud.values import Node, Reading
 from tests.nextcloud.clouds import Cloud, Hand, fake_cloud, real_cloud, throw_away_user
+from tests.nextcloud.fake import APP, APP_SECRET
 
 Life = Callable[[Hand, DavSession], Awaitable[None]]
 T0 = 1_700_000_000
@@ -33,11 +35,17 @@ ODD_NAMES = [
 
 
 @pytest.fixture(params=["fake", "real"])
-def live(request: pytest.FixtureRequest) -> Callable[[Life], None]:
-    """Runs a life as a throw-away user."""
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """The fake, and a real one where there is one."""
     cloud = fake_cloud() if request.param == "fake" else real_cloud()
     if cloud is None:
         pytest.skip("NEXTCLOUD_URL is not set: no real Nextcloud was asked")
+    return cloud
+
+
+@pytest.fixture
+def live(cloud: Cloud) -> Callable[[Life], None]:
+    """Runs a life as a throw-away user."""
 
     async def run(cloud: Cloud, life: Life) -> None:
         async with throw_away_user(cloud) as (hand, session):
@@ -324,3 +332,52 @@ def test_a_wrong_password_is_said(live: Callable[[Life], None]) -> None:
         assert "YWxpY2U6" not in str(raised.value)
 
     live(life)
+
+
+def test_a_share_is_the_owners_file(cloud: Cloud) -> None:
+    """A recipient sees the same id, bytes and versions, marked as shared; a write by either moves both roots' etags."""
+
+    async def life() -> None:
+        async with throw_away_user(cloud) as (ada, of_ada), throw_away_user(cloud) as (bea, of_bea):
+            await ada.make_folder("d")
+            await ada.put("d/s.txt", b"one", T0)
+            await ada.put("d/s.txt", b"two!", T0 + 100)
+            node = await look(of_ada, "d/s.txt")
+            assert await ada.share("d", bea.uid) == 200
+            assert await look(of_bea, "d/s.txt") == node._replace(mount="shared")
+            assert await of_bea.find(node.file_id) == node._replace(mount="shared")
+            assert [one.mount for one in await of_bea.list_folder("")] == ["", "shared"]
+            assert await versions(of_bea, node.file_id) == await versions(of_ada, node.file_id)
+            assert await old(of_bea, node.file_id, str(T0)) == reading_of(b"one")
+            before = [(await look(session, "")).etag for session in (of_ada, of_bea)]
+            await bea.put("d/s.txt", b"three", T0 + 200)
+            after = [(await look(session, "")).etag for session in (of_ada, of_bea)]
+            assert before[0] != after[0]
+            assert before[1] != after[1]
+            await bea.delete("d/s.txt")
+            (hers,), (copy,) = await of_ada.list_trash(), await of_bea.list_trash()
+            assert (hers.file_id, hers.path) == (node.file_id, "d/s.txt")
+            assert (copy.file_id != node.file_id, copy.path) == (True, "d/s.txt")
+
+    asyncio.run(life())
+
+
+def test_an_app_sees_what_the_user_sees(cloud: Cloud) -> None:
+    """Through AppAPI a user's listings, bytes and versions are the same (NEXTCLOUD_APP, NEXTCLOUD_APP_SECRET)."""
+    names = (APP, APP_SECRET) if cloud.fake else (environ.get("NEXTCLOUD_APP"), environ.get("NEXTCLOUD_APP_SECRET"))
+    if not all(names):
+        pytest.skip("NEXTCLOUD_APP is not set: AppAPI was not asked")
+    config = Config(cloud.url, (), AppAPI(str(names[0]), "1.0.0", Secret(str(names[1]))))
+
+    async def life() -> None:
+        async with throw_away_user(cloud) as (hand, session), open_sessions(config, cloud.transport) as sessions:
+            (as_app,) = [one for one in sessions if one.user == hand.uid]
+            await hand.put("a.txt", b"one", T0)
+            await hand.put("a.txt", b"two!", T0 + 100)
+            node = await look(session, "a.txt")
+            assert await as_app.list_folder("") == await session.list_folder("")
+            assert await as_app.read("a.txt", node.etag) == reading_of(b"two!")
+            assert await as_app.list_versions(node.file_id) == await session.list_versions(node.file_id)
+            assert await as_app.read_version(node.file_id, str(T0)) == reading_of(b"one")
+
+    asyncio.run(life())
