@@ -461,8 +461,8 @@ class DavSession:
 
     async def list_trash(self) -> list[Trashed]:
         try:
-            found = await self._propfind(self._trash, "1", dav.TRASH_PROPERTIES)
-        except PeerFailed:  # a name that XML cannot hold makes the whole answer unreadable, but only where it is text
+            found = await self._server.propfind(self._trash, "1", dav.TRASH_PROPERTIES, self._headers)
+        except Malformed:  # a name that XML cannot hold makes the whole answer unreadable, but only where it is text
             found = await self._propfind(self._trash, "1", dav.TRASH_WITHOUT_PATHS)
         return _said(lambda: dav.parse_trash(found, self._trash))
 

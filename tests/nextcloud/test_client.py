@@ -7,16 +7,22 @@ import os
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha3_256
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.requests import Request
 from starlette.responses import Response
 
 from audit.errors import PeerFailed, TryLater
 from audit.federation import Busy
+from audit.nextcloud import client
 from audit.nextcloud.client import (
     Account,
     AppAPI,
@@ -28,6 +34,7 @@ from audit.nextcloud.client import (
     parse_config,
     read_config,
 )
+from audit.nextcloud.dav import NODE_PROPERTIES
 from audit.nextcloud.values import Session
 from tests.nextcloud.fake import APP, APP_SECRET, FakeNextcloud
 from verifier.errors import Malformed, Usage
@@ -165,11 +172,11 @@ def test_no_cookie_goes_from_one_user_to_another(fake: FakeNextcloud) -> None:
 
 
 async def twice(fake: FakeNextcloud) -> int:
-    async with make_client(httpx.ASGITransport(fake.app)) as client:
+    async with make_client(httpx.ASGITransport(fake.app)) as bare:
         auth = ("alice", PASSWORD)
-        first = await client.get(f"{URL}/remote.php/dav/files/alice/letters/a.txt", auth=auth)
+        first = await bare.get(f"{URL}/remote.php/dav/files/alice/letters/a.txt", auth=auth)
         assert "set-cookie" in first.headers
-        return (await client.get(f"{URL}/remote.php/dav/files/alice/letters/a.txt", auth=auth)).status_code
+        return (await bare.get(f"{URL}/remote.php/dav/files/alice/letters/a.txt", auth=auth)).status_code
 
 
 @pytest.mark.parametrize("length", ["2", "3", "5", "4000000000", "-1", "4x"])
@@ -239,18 +246,28 @@ def test_requests_at_once_are_bounded(fake: FakeNextcloud, at_once: int) -> None
     assert (fake.most_running, fake.requests) == (at_once, 20)
 
 
-def test_a_listing_of_another_folder_is_refused(fake: FakeNextcloud) -> None:
-    """An answer about other paths, or about what lies deeper, is none."""
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"alice/letters/", b"alice/other/", "asked for"),
+        (b"letters/a.txt", b"a.txt", "not directly in it"),
+        (b"letters/a.txt", b"letters/b/a.txt", "not directly in it"),
+        (b"alice/letters/a.txt", b"bob/letters/a.txt", "want it below"),
+    ],
+)
+def test_a_listing_of_another_folder_is_refused(fake: FakeNextcloud, old: bytes, new: bytes, said: str) -> None:
+    """An answer about other paths, other people's, or what lies deeper, is none."""
 
     async def use(session: DavSession) -> None:
-        good = (await session._server._client.request(
-            "PROPFIND", f"{URL}/remote.php/dav/files/alice/letters", headers=session._headers, content=b"<x/>"
-        )).content  # fmt: skip
-        for wrong in (good.replace(b"alice/letters/a.txt", b"alice/a.txt"), good.replace(b"/letters", b"/other")):
-            fake.lie = lambda request, wrong=wrong: Response(wrong, 207)  # type: ignore[misc]
-            with pytest.raises(PeerFailed):
-                await session.list_folder("letters")
-            fake.lie = lambda request: None
+        async with make_client(httpx.ASGITransport(fake.app)) as bare:
+            at, headers = f"{URL}/remote.php/dav/files/alice/letters", {**session._headers, "Depth": "1"}
+            good = (await bare.request("PROPFIND", at, headers=headers, content=NODE_PROPERTIES)).content
+        fake.lie = lambda request: Response(good, 207)
+        assert len(await session.list_folder("letters")) == 2
+        assert old in good
+        fake.lie = lambda request: Response(good.replace(old, new), 207)
+        with pytest.raises(PeerFailed, match=said):
+            await session.list_folder("letters")
 
     run(fake, use)
 
@@ -264,6 +281,32 @@ def test_files_of_an_encrypted_folder_are_ciphertext(fake: FakeNextcloud) -> Non
         return [node.is_encrypted for node in await session.list_folder("letters")]
 
     assert run(fake, use) == [True, True]
+
+
+def test_a_name_that_xml_cannot_hold_hides_no_trash(fake: FakeNextcloud) -> None:
+    """One such name makes the listing unreadable: it is asked for again without the paths, which are then unknown."""
+    alice = fake.cloud.users["alice"]
+    fake.cloud.put(alice, ("x\x01.txt",), b"odd", T0)
+    fake.cloud.delete(alice, ("x\x01.txt",))
+    fake.cloud.delete(alice, ("letters", "a.txt"))
+    found = run(fake, lambda session: session.list_trash())
+    assert isinstance(found, list)
+    deleted = fake.cloud.now
+    assert [(item.name, item.path) for item in found] == [(f"x\x01.txt.d{deleted}", ""), (f"a.txt.d{deleted}", "")]
+
+
+def test_a_transfer_that_stalls_is_given_up(fake: FakeNextcloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read holds a lock, so it ends even where the server never does; afterwards writers get through."""
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.1)
+
+    async def use(session: DavSession) -> None:
+        fake.pause = asyncio.Event()
+        with pytest.raises(PeerFailed, match="no whole answer in time"):
+            await read_a(session)
+
+    run(fake, use)
+    alice = fake.cloud.users["alice"]
+    assert fake.cloud.put(alice, ("letters", "a.txt"), b"again").readers == 0
 
 
 def failing(error: Exception) -> httpx.MockTransport:
@@ -299,6 +342,33 @@ def test_a_connection_that_fails_says_how(error: Exception, said: str) -> None:
     with pytest.raises(PeerFailed, match=said) as raised:
         asyncio.run(use())
     assert PASSWORD not in whole(raised.value)
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+    """A real handshake on loopback: the words say that it is the certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(write_certificate(tmp_path))
+
+    async def use() -> None:
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        async with server, open_sessions(ALICE._replace(url=f"https://127.0.0.1:{port}")) as (session,):
+            await session.stat("a.txt")
+
+    with pytest.raises(PeerFailed, match="certificate is not accepted"):
+        asyncio.run(use())
+
+
+def write_certificate(directory: Path) -> str:
+    """A key and a certificate that it signed itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    path = directory / "certificate.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate)
+    return str(path)
 
 
 # The configuration
