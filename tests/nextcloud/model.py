@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from hashlib import md5
 
 
+_NODE_EVENTS = "OCP\\Files\\Events\\Node\\"
+_NAMESPACES = {"NodeRestoredEvent": "OCA\\Files_Trashbin\\Events\\"}
+
+
 class Answer(Exception):
     """Ends a request with a status."""
 
@@ -190,7 +194,8 @@ class Cloud:
             item.node.rows = {mtime: (size, "") for mtime, (size, _) in item.node.rows.items()}
         self._parent(user, path).children[path[-1]] = item.node
         self._touch_above(user, path)
-        self._event("NodeRestoredEvent", user, path, item.node)
+        before: dict[str, object] = {"path": f"/{user.uid}/files_trashbin/files/{name}"}
+        self._moved_event("NodeRestoredEvent", user, before, path, item.node)
 
     def restore_version(self, user: User, file_id: int, version: int) -> None:
         found = self.file_by_id(user, file_id)
@@ -208,7 +213,7 @@ class Cloud:
         parent.children[target[-1]] = node
         self._touch_above(user, path)
         self._touch_above(user, target)
-        self._event("NodeRenamedEvent", user, target, node)
+        self._moved_event("NodeRenamedEvent", user, {"path": _path(user, path)}, target, node)
 
     def copy(self, user: User, path: tuple[str, ...], target: tuple[str, ...]) -> None:
         node, parent = self.get(user, path), self._parent(user, target)
@@ -216,7 +221,8 @@ class Cloud:
             raise Answer(501)
         file = parent.children[target[-1]] = self._copy_of(node, user)
         self._touch_above(user, target)
-        self._event("NodeCopiedEvent", user, target, file)
+        source: dict[str, object] = {"id": node.file_id, "path": _path(user, path)}
+        self._moved_event("NodeCopiedEvent", user, source, target, file)
 
     def share(self, user: User, path: tuple[str, ...], recipient: str) -> None:
         node = self.get(user, path)
@@ -267,8 +273,16 @@ class Cloud:
         return self._last_id
 
     def _event(self, name: str, user: User, path: tuple[str, ...], node: Node | None) -> None:
-        where: dict[str, object] = {"path": "/".join((f"/{user.uid}/files", *path))}
-        if node is not None:
-            where["id"] = node.file_id
-        event = {"node": where, "class": f"OCP\\Files\\Events\\Node\\{name}"}
+        where: dict[str, object] = {} if node is None else {"id": node.file_id}
+        self._send(name, user, {"node": where | {"path": _path(user, path)}})
+
+    def _moved_event(self, name: str, user: User, source: dict[str, object], path: tuple[str, ...], node: Node) -> None:
+        self._send(name, user, {"source": source, "target": {"id": node.file_id, "path": _path(user, path)}})
+
+    def _send(self, name: str, user: User, fields: dict[str, object]) -> None:
+        event = {**fields, "class": f"{_NAMESPACES.get(name, _NODE_EVENTS)}{name}"}
         self.events.append({"event": event, "user": {"uid": user.uid, "displayName": user.uid}, "time": self.now})
+
+
+def _path(user: User, path: tuple[str, ...]) -> str:
+    return "/".join((f"/{user.uid}/files", *path))
