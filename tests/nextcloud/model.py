@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import md5
 
-
 _NODE_EVENTS = "OCP\\Files\\Events\\Node\\"
 _NAMESPACES = {"NodeRestoredEvent": "OCA\\Files_Trashbin\\Events\\"}
 
