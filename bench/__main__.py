@@ -17,7 +17,7 @@ import time
 from argparse import ArgumentParser
 from typing import NamedTuple
 
-from bench import hashing, nextcloud, proving, recording, serving, starting, verifying
+from bench import federating, hashing, nextcloud, proving, recording, serving, starting, verifying
 from bench.dataset import Data, build
 from bench.environment import Environment
 from bench.measure import Row
@@ -27,7 +27,7 @@ from bench.table import format_table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(ROOT, "bench", "results.json")
-GROUPS = ("proving", "verifying", "scaling", "serving", "starting", "hashing", "nextcloud", "recording")
+GROUPS = ("proving", "verifying", "scaling", "serving", "starting", "hashing", "federating", "nextcloud", "recording")
 
 
 class Plan(NamedTuple):
@@ -90,6 +90,8 @@ def _measure_group(group: str, plan: Plan, temporary: str, environment: Environm
                 small.close()
         case "serving":
             return serving.rows(big, temporary, plan.rounds, plan.calls, plan.served)
+        case "federating":
+            return federating.rows(big, os.path.join(temporary, "federating"), plan.rounds, plan.calls)
         case "starting":
             return starting.rows(big, environment, temporary, plan.processes)
         case _:
