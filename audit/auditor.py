@@ -1,7 +1,7 @@
 """What an auditor does: hold every leaf of a log, replay it, and say so with a cosignature (SPEC 6 and 8).
 
     POST /audit          a checkpoint that the log signed: "please audit this target"
-    GET URL/tile/...     the leaves that are new, in chunks of up to 16,384
+    GET URL/tile/...     the leaves that are new, in chunks of up to 65,536
 
 Each chunk is verified before it is stored: the tree over all leaves held so far plus the chunk must be the target's,
 or, where more chunks follow, must be consistent with it. The consistency proof is put together from the log's own
@@ -91,8 +91,8 @@ from verifier.tile import (
 )
 
 MAP_ROOT = "map root"  # how a finding about a map begins
-CHUNK_LEAVES = 64 * TILE_WIDTH  # about 1.2 MiB of leaves, replayed in a fraction of a second
-MAX_LEAVES_PER_REQUEST = 16 * CHUNK_LEAVES  # then the log is asked to come again
+CHUNK_LEAVES = 256 * TILE_WIDTH  # about 5 MiB of leaves, replayed in a few seconds; each end writes the map once more
+MAX_LEAVES_PER_REQUEST = 4 * CHUNK_LEAVES  # then the log is asked to come again
 MAX_FETCHES = 8  # at a time, for each log
 SELECT_BATCH = 500  # chains for each look-up
 MAX_BUNDLE_ENTRY = 2 + ENTRY_SIZE  # the longest leaf, after its length (SPEC 6.1)
