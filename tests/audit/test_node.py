@@ -122,6 +122,28 @@ def test_node_audits(send: Callable[..., httpx.Response], log: FakeLog) -> None:
     assert send("POST", "/audit", target).status_code == 422
 
 
+def test_node_keeps_several_logs_apart(node: Node, log: FakeLog, send: Callable[..., httpx.Response]) -> None:
+    """One node serves many logs: each has its own size, mirror and halt, and a finding in one stops no other."""
+    other = FakeLog("log.example/two", b"\x09" * 32).grow(4)
+    node.allow_log(other.vkey, other.url)
+
+    async def fetch(url: str, limit: int) -> bytes:
+        return await (log if url.startswith(log.url + "/") else other).fetch(url, limit)
+
+    node.auditor._fetch = fetch
+    for one, size in ((log, 3), (other, 5)):
+        assert send("POST", "/add-checkpoint", format_request(0, (), one.checkpoint(size))).status_code == 200
+    for one, size in ((log, 3), (other, 5)):
+        conflict = send("POST", "/add-checkpoint", format_request(0, (), one.checkpoint(size)))
+        assert (conflict.status_code, conflict.text) == (409, f"{size}\n")
+    other.add_map(bytes(32))
+    assert send("POST", "/audit", other.checkpoint()).status_code == 422
+    assert send("POST", "/audit", log.checkpoint()).status_code == 200
+    assert [halt.origin for halt in node.store.halts()] == [other.origin]
+    forged = format_request(5, other.proof(5), other.checkpoint())
+    assert send("POST", "/add-checkpoint", forged).status_code == 200  # a witness says nothing about leaves
+
+
 def test_node_describes_itself(send: Callable[..., httpx.Response], node: Node, log: FakeLog) -> None:
     """Names, keys and logs are public; a node whose store is closed is not healthy."""
     assert send("GET", "/").json()["logs"] == [{"origin": log.origin, "audited": True}]

@@ -101,6 +101,36 @@ def test_service_goes_on_without_a_quorum(town: Town) -> None:
     asyncio.run(story())
 
 
+def test_client_sees_that_the_quorum_is_out_of_reach(town: Town) -> None:
+    """A proof made meanwhile carries the old time up to which its tree is the newest, and is stale in the end."""
+    day = 86_400
+
+    async def story() -> bytes:
+        town.service._enrol_first = True
+        async with town.service.running():
+            assert (await town.enrol()).status_code == 202
+            await town.until(lambda: town.service.scans and status(town, "scans") != "1" and town.all_published())
+            for switch in town.switches.values():
+                switch.is_up = False
+            town.clock.now += 3 * day
+            town.write("b.txt", "two")
+            town.service.scan_now()
+            await town.until(lambda: int(health(town, "ada")["failures"] or 0) > 0)
+            answer = await town.send("GET", "/proof?path=a.txt", signer=town.signer())
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    town.write("a.txt", "one")
+    proof = parse_proof(asyncio.run(story()))
+    log, keys = town.service.directory, town.keys()
+    trust = Trust(town.made.log_name, town.source.source_id, log.witnesses, log.auditors, keys.public, keys.blinding)
+    soon, late = (verify(proof, trust, Question(NOW + days * day, None, "a.txt", None), Memory()) for days in (3, 8))
+    assert soon.verdict is Verdict.VERIFIED, soon.findings
+    assert soon.times is not None
+    assert soon.times.still_newest_at == NOW
+    assert [finding.reason for finding in late.findings] == ["stale"]
+
+
 def test_service_adds_late_cosignatures(town: Town) -> None:
     """A witness that was down when a tree was published adds its line when it is back."""
 
