@@ -11,8 +11,11 @@ the keys. After a failure a courier waits, twice as long each time and up to MAX
 the cosigner asked for, or until there is something newer.
 
 A witness that answers 409 says which size it knows (the body, a decimal), and is asked again from there. If it knows
-more than we do, our store is older than what we signed: the witness's checkpoint with our own signature proves it,
-and Regression stops the signing.
+more than we do, or answers 422, our store may be older than what we signed: its checkpoint with our own signature
+proves it, and a Regression stops the signing for good. A size without that checkpoint is only the witness's word.
+
+Each answer's Date says what time it is elsewhere. The median of what witnesses say is compared with our clock before
+anything is signed (`Clocks`): fewer than half of them can't stop the log.
 
 Answers are bounded in size and time, redirects are not followed, proxies and the environment not used. Connections are
 kept open.
@@ -23,14 +26,18 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import sha256
+from statistics import median
 from typing import NamedTuple, Protocol
 
 import httpx
 
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, TryLater
-from audit.publisher import Accepted, Cosigner, Target
+from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
 from audit.witness import format_request
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
@@ -71,14 +78,49 @@ class Log(Protocol):
     def accept_cosignatures(self, size: int, lines: bytes, now: int) -> Accepted: ...
 
 
+# What time it is elsewhere
+
+
+class Clocks:
+    """What time witnesses said it was, carried on by a clock that nobody sets (`monotonic`)."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._heard: dict[str, tuple[float, float]] = {}  # name -> POSIX seconds, when we heard it
+
+    def hear(self, name: str, date: str) -> None:
+        """A Date header; one that can't be read says nothing."""
+        try:
+            self._heard[name] = parsedate_to_datetime(date).timestamp(), self._monotonic()
+        except (ValueError, TypeError, OverflowError):
+            pass
+
+    def check(self, now: int) -> None:
+        """TryLater while our clock is more than CLOCK_TOLERANCE_S from the median of the witnesses'."""
+        if not self._heard:
+            return
+        elapsed = self._monotonic()
+        there = median([said + elapsed - at for said, at in self._heard.values()])
+        if abs(now - there) > CLOCK_TOLERANCE_S:
+            way = "ahead of" if now > there else "behind"
+            raise WrongClock(
+                f"clock: ours is {abs(now - there):.0f} s {way} that of the witnesses ({len(self._heard)} asked), want "
+                f"at most {CLOCK_TOLERANCE_S} s. Nothing is signed until it is set right; look at NTP on this machine"
+            )
+
+
+class WrongClock(TryLater):
+    """Our clock is not that of the witnesses."""
+
+
 # One peer over HTTP
 
 
 class Peer:
     """A cosigner at its address: `Cosigner`, and what it has seen of a log."""
 
-    def __init__(self, client: httpx.AsyncClient, name: str, url: str) -> None:
-        self._client, self.name, self._url = client, name, url.rstrip("/")
+    def __init__(self, client: httpx.AsyncClient, name: str, url: str, clocks: Clocks | None = None) -> None:
+        self._client, self.name, self._url, self._clocks = client, name, url.rstrip("/"), clocks
 
     async def cosign(self, note: bytes, old_size: int, proof: list[bytes]) -> bytes:
         body = format_request(old_size, tuple(proof), note)
@@ -109,6 +151,8 @@ class Peer:
                 if "content-encoding" in response.headers:
                     raise PeerFailed(f"{self.name}: answer in an encoding that was not asked for")
                 good = response.status_code == httpx.codes.OK
+                if self._clocks is not None:
+                    self._clocks.hear(self.name, response.headers.get("date", ""))
                 data = await _read(response, MAX_NOTE_SIZE if good else MAX_REFUSAL)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise PeerFailed(f"{self.name}: {type(error).__name__}") from None
@@ -128,11 +172,15 @@ class Peer:
         message = f"{self.name}: got status {status} ({words!a})"
         if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
             raise Busy(message, _retry_after(response))
-        raise (Unknown if status == httpx.codes.NOT_FOUND else PeerFailed)(message)
+        raise {404: Unknown, 422: Disagrees}.get(status, PeerFailed)(message)
 
 
 class Unknown(PeerFailed):
     """The peer answers 404: it does not know the log."""
+
+
+class Disagrees(PeerFailed):
+    """The peer answers 422: what we sent does not follow from what it has seen."""
 
 
 class _TooLarge(Exception):
@@ -260,16 +308,30 @@ class Courier:
         self.health = self.health._replace(failures=self.health.failures + 1, last_error=str(error))
 
 
+async def _trust() -> None:
+    """For a witness whose word is all there is."""
+
+
 class WitnessCourier:
     """What a courier does at a witness: the consistency proof from the size that it knows, then its line."""
 
-    def __init__(self, name: str, peer: Cosigner, log: Log, clock: Callable[[], int], accepted: Hear) -> None:
+    def __init__(
+        self,
+        name: str,
+        peer: Cosigner,
+        log: Log,
+        clock: Callable[[], int],
+        accepted: Hear,
+        suspect: Callable[[], Awaitable[None]] = _trust,
+    ) -> None:
         self.name, self._peer, self._log, self._clock, self._accepted = name, peer, log, clock, accepted
+        self._suspect = suspect  # looks at what the witness has seen of this log
         self.known_size = 0  # of the newest tree it cosigned, as far as we know; its 409 corrects that
 
     async def ask(self, target: Target) -> None:
         for _ in range(MAX_CONFLICTS):
             if self.known_size > target.size:
+                await self._suspect()
                 raise PeerFailed(f"{self.name}: has seen size {self.known_size}, this tree has {target.size}")
             proof = await asyncio.to_thread(self._log.consistency, self.known_size, target.size)
             try:
@@ -277,6 +339,9 @@ class WitnessCourier:
             except Conflict as conflict:
                 self.known_size = conflict.known_size
                 continue
+            except Disagrees:
+                await self._suspect()
+                raise
             await accept(self.name, self._log, target, lines, self._clock, self._accepted)
             self.known_size = target.size
             return
@@ -300,6 +365,7 @@ class AuditorCourier:
 
 
 Hear = Callable[[Target, Accepted], None]
+RootOf = Callable[[int], bytes | None]
 
 
 async def accept(name: str, log: Log, target: Target, lines: bytes, clock: Callable[[], int], accepted: Hear) -> None:
@@ -328,10 +394,16 @@ class Federation:
         accepted: Hear,
         pause: Callable[[int], float] = backoff,
         say: Callable[[str], None] = lambda message: None,
+        regressed: Callable[[Regression], None] = lambda error: None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.witness_desk, self.audit_desk = Desk(), Desk()
-        self._peers = [Peer(client, name, witness.url) for name, witness in _reachable(witnesses)]
-        witness_work = [WitnessCourier(peer.name, peer, log, clock, accepted) for peer in self._peers]
+        self._regressed = regressed
+        self._ours: tuple[VerifierKey, RootOf] | None = None
+        self._peers = [Peer(client, name, witness.url, clocks) for name, witness in _reachable(witnesses)]
+        witness_work = [
+            WitnessCourier(peer.name, peer, log, clock, accepted, partial(self._suspect, peer)) for peer in self._peers
+        ]
         auditor_peers = [Peer(client, name, auditor.url) for name, auditor in _reachable(auditors)]
         auditor_work = [AuditorCourier(peer.name, peer, log, clock, accepted) for peer in auditor_peers]
         self._witness_work = witness_work
@@ -345,29 +417,48 @@ class Federation:
             for courier in (*self.witnesses, *self.auditors):
                 group.create_task(courier.run())
 
-    async def check_regression(self, key: VerifierKey, root_of: Callable[[int], bytes | None]) -> None:
+    async def check_regression(self, key: VerifierKey, root_of: RootOf) -> None:
         """Asks every witness what it saw last of this log; Regression if that is not part of our tree.
 
         `root_of(size)` is the root that our tree has at a size, None beyond its end. A witness that does not answer
-        is passed over: it can't be a condition for starting.
+        is passed over: it can't be a condition for starting. From then on one that contradicts us is asked again.
         """
+        self._ours = key, root_of
         seen = await asyncio.gather(*[self._newest_seen(peer, key) for peer in self._peers])
         for peer, work, checkpoint in zip(self._peers, self._witness_work, seen, strict=True):
-            if checkpoint is None:
-                continue
-            root = await asyncio.to_thread(root_of, checkpoint.size)
-            if root != checkpoint.root:
-                raise Regression(
-                    f"witness {peer.name} has a tree of size {checkpoint.size} that this log signed, and that is not "
-                    "in this store: it was restored from an older copy, or changed. Nothing is signed until it is back"
-                )
-            work.known_size = checkpoint.size
+            if checkpoint is not None:
+                await _check_part(peer.name, checkpoint, root_of)
+                work.known_size = checkpoint.size
+
+    async def _suspect(self, peer: Peer) -> None:
+        """Has this witness, which contradicts us, a tree that we signed and do not have? Then `regressed` hears it."""
+        if self._ours is None:
+            return
+        key, root_of = self._ours
+        checkpoint = await self._newest_seen(peer, key)
+        if checkpoint is None:
+            return
+        try:
+            await _check_part(peer.name, checkpoint, root_of)
+        except Regression as error:
+            self._regressed(error)
 
     async def _newest_seen(self, peer: Peer, key: VerifierKey) -> Checkpoint | None:
         try:
             return await peer.newest_seen(key)
         except (AuditError, Error):
             return None
+
+
+async def _check_part(name: str, checkpoint: Checkpoint, root_of: RootOf) -> None:
+    """Regression where a checkpoint that we signed is not part of our tree."""
+    root = await asyncio.to_thread(root_of, checkpoint.size)
+    if root != checkpoint.root:
+        raise Regression(
+            f"witness {name} has a tree of size {checkpoint.size} that this log signed, and that is not in this store: "
+            "it was restored from an older copy, or changed. Nothing is signed any more. Stop it, and run "
+            "`nextcloud-audit recover --data DIR --from NODE`: a node that mirrors this log has what is missing"
+        )
 
 
 def _reachable(policy: Policy) -> Iterable[tuple[str, Witness]]:

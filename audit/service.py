@@ -12,8 +12,9 @@
 Start and recovery are this same path: nothing is done at start that is not done later on.
 
 Where the witnesses' quorum is out of reach, recording goes on, the last published tree keeps being served, and
-`status` says since when. Nothing is signed at all where the policy promises nothing (ov = 0), or where a witness shows
-a tree that we signed and no longer have; `status` says so in `paused`.
+`status` says since when. Nothing is signed at all where the policy promises nothing (ov = 0), or from the moment on in
+which a witness shows a tree that we signed and no longer have; `status` says so in `paused`, and only a new start asks
+again. While our clock is not that of the witnesses, nothing is signed either (`clock` in `status`).
 
 Loops talk by events. A Fatal in any of them ends the service, and the process with it: the next start reads what is
 on disk.
@@ -34,8 +35,8 @@ from sqlalchemy import func, select
 from audit.chains import find_enrolled
 from audit.directory import Directory
 from audit.enrolment import Enrolments
-from audit.errors import AuditError, Fatal
-from audit.federation import Federation, Regression, make_client
+from audit.errors import AuditError, Fatal, Refused
+from audit.federation import Clocks, Federation, Regression, WrongClock, make_client
 from audit.folder import Problem, Progress
 from audit.mapstore import MapStore
 from audit.nextcloud.access import Access
@@ -118,12 +119,20 @@ class Service:
         self.sources, self._enrol_first = list(sources), enrol_first
         self.maps, self.tree = MapStore(), Tree()
         self.recorder = Recorder(self.store, clock)
+        self.clocks = Clocks()
         self.publisher = Publisher(
-            self.store, self.maps, self.tree, directory.signer, directory.witnesses, directory.auditors
+            self.store,
+            self.maps,
+            self.tree,
+            directory.signer,
+            directory.witnesses,
+            directory.auditors,
+            self._check_may_sign,
         )
         self.prover = Prover(self.store, self.maps, self.tree)
         self.enrolments = Enrolments(self.store, self.recorder)
         self.paused = why_paused(directory.witnesses)
+        self.clock_wrong: str | None = None
         self.problems: dict[str, list[Problem]] = {}
         self.scans = 0
         self.federation: Federation | None = None
@@ -140,8 +149,17 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._stop_scan.clear()
         async with self._make_client() as client:
-            policies = self.directory.witnesses, self.directory.auditors
-            federation = Federation(client, self.publisher, *policies, self.clock, self._hear, say=self._say)
+            federation = Federation(
+                client,
+                self.publisher,
+                self.directory.witnesses,
+                self.directory.auditors,
+                self.clock,
+                self._hear,
+                say=self._say,
+                regressed=self._pause,
+                clocks=self.clocks,
+            )
             self.federation = federation
             loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
             tasks = [asyncio.create_task(self._guard(loop)) for loop in (self._scan_loop(), *loops)]
@@ -235,19 +253,36 @@ class Service:
             try:
                 await federation.check_regression(self.directory.signer.verifier_key, self._root_at)
             except Regression as error:
-                self.paused = str(error)
-        if self.paused:
+                self._pause(error)
+        elif self.paused:
             self._say(self.paused)
-            return
-        while True:
+        while not self.paused:
             try:
                 await self._publish(federation)
+                self.clock_wrong = None
             except Fatal:
                 raise
+            except WrongClock as error:
+                if self.clock_wrong is None:
+                    self._say(f"publishing: {error}")
+                self.clock_wrong = str(error)
             except (AuditError, Error) as error:
                 self._say(f"publishing: {error}")
             if await _wait(self._changed, self.pace.tick_s):
                 await asyncio.sleep(self.pace.publish_after_s)
+
+    def _pause(self, error: Regression) -> None:
+        """No more signing by this process."""
+        if self.paused is None:
+            self.paused = str(error)
+            self._say(self.paused)
+        self._accepted.set()
+
+    def _check_may_sign(self, now: int) -> None:
+        """The publisher's last look before it signs."""
+        if self.paused is not None:
+            raise Refused(self.paused)
+        self.clocks.check(now)
 
     async def _publish(self, federation: Federation) -> None:
         """One round: the tree that waits for its quorum, or what is pending, or nothing new and new times."""
@@ -265,7 +300,7 @@ class Service:
 
     async def _until_published(self, target: Target) -> None:
         """Couriers ask until they have an answer, so this waits as long as it takes."""
-        while True:
+        while not self.paused:
             self._accepted.clear()
             newest = read_newest_signed(self.store.reader())
             if newest is None or newest.size != target.size or newest.first_note is not None:
@@ -320,6 +355,7 @@ class Service:
             "audited": {"size": str(tree.size)} if tree is not None and tree.audited else None,
             "degraded_since": None if since is None else str(since),
             "paused": self.paused,
+            "clock": self.clock_wrong,
             "scans": str(self.scans),
             "problems": {source: str(len(problems)) for source, problems in self.problems.items()},
             "cosigners": self._cosigners(),

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from audit.federation import (
     WITNESS_TIMEOUT_S,
     AuditorCourier,
     Busy,
+    Clocks,
     Courier,
     Desk,
     Federation,
@@ -29,10 +31,11 @@ from audit.federation import (
     Regression,
     Unknown,
     WitnessCourier,
+    WrongClock,
     backoff,
     make_client,
 )
-from audit.publisher import Accepted, Target
+from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Target
 from audit.witness import parse_request
 from tests.audit.log_setup import LogSetup
 from tests.fakes import NOW
@@ -355,3 +358,77 @@ def test_federation_finds_a_regression(tmp_path: Path) -> None:
     for harmless in (answering(404), answering(500), answering(200, forged), answering(200, b"nonsense")):
         assert check(harmless, lambda size: None) == 0
     log.close()
+
+
+@pytest.mark.parametrize("answer", [answering(409, b"99\n", content_type="text/x.tlog.size"), answering(422, b"no\n")])
+def test_witness_that_contradicts_us_is_asked_for_proof(tmp_path: Path, answer: Handler) -> None:
+    """[R] After 409 with a size beyond ours, or 422, a tree that we signed and do not have stops us; a bare size does not."""
+    log = LogSetup(tmp_path)
+    log.see(Operation.CREATED, 1, b"one", "a")
+    target = log.publish()
+    ours = log.publisher.published()
+    assert ours is not None
+    policy = log.witness_policy
+    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
+    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0})
+    shown = {"seen": answering(404)}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return (shown["seen"] if request.method == "GET" else answer)(request)
+
+    async def run() -> list[Regression]:
+        found: list[Regression] = []
+        async with httpx.AsyncClient(transport=Answers(handler)) as client:
+            none = log.auditor_policy._replace(witnesses={})
+            federation = Federation(
+                client, log.publisher, policy, none, log.clock, lambda *_: None, regressed=found.append
+            )
+            await federation.check_regression(log.signer.verifier_key, lambda size: None)
+            for seen in (answering(404), answering(200, b"nonsense"), answering(200, ours.newest_note)):
+                assert not found
+                shown["seen"] = seen
+                with pytest.raises(PeerFailed):
+                    await federation._witness_work[0].ask(target)
+        return found
+
+    (found,) = asyncio.run(run())
+    assert f"size {target.size} that this log signed" in str(found)
+    log.close()
+
+
+def test_clocks_take_the_median_and_carry_it_on() -> None:
+    """Beyond the tolerance, to either side, nothing is signed; one liar of three changes nothing; time goes on."""
+    at = 0.0
+    clocks = Clocks(lambda: at)
+    clocks.check(5)  # nobody was heard
+    for name, date in (("ada", 1_800_000_000), ("bea", 1_800_000_002), ("cem", 0)):
+        clocks.hear(name, formatdate(date, usegmt=True))
+    clocks.hear("ada", "yesterday")
+    clocks.check(1_800_000_000 + CLOCK_TOLERANCE_S)
+    clocks.check(1_800_000_000 - CLOCK_TOLERANCE_S)
+    with pytest.raises(WrongClock, match="301 s ahead"):
+        clocks.check(1_800_000_001 + CLOCK_TOLERANCE_S)
+    with pytest.raises(WrongClock, match="301 s behind"):
+        clocks.check(1_799_999_999 - CLOCK_TOLERANCE_S)
+    at = 1000.0
+    clocks.check(1_800_001_000)
+    with pytest.raises(WrongClock):
+        clocks.check(1_800_000_000)
+
+
+def test_peer_hears_the_date_of_each_answer() -> None:
+    """Also a refusal says what time it is there."""
+    heard: list[str] = []
+
+    class Heard(Clocks):
+        def hear(self, name: str, date: str) -> None:
+            heard.append(f"{name} {date}")
+
+    async def run() -> None:
+        handler = answering(503, date="Tue, 15 Nov 1994 08:12:31 GMT")
+        async with httpx.AsyncClient(transport=Answers(handler)) as client:
+            with pytest.raises(Busy):
+                await Peer(client, "ada", "http://ada.test", Heard()).audit(b"note\n")
+
+    asyncio.run(run())
+    assert heard == ["ada Tue, 15 Nov 1994 08:12:31 GMT"]
