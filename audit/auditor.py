@@ -367,6 +367,25 @@ class Mirror:
             raise Fatal(f"mirror: {error}") from error
 
 
+def read_mirrored(path: Path, number: int, width: int) -> bytes:
+    """The first `width` leaves of a mirror's bundle, while the mirror may grow."""
+    if not path.is_file():
+        raise PeerFailed("mirror: its file is lost; it is fetched again at the next audit")
+    conn = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)
+    try:
+        row = conn.execute("SELECT data FROM bundles WHERE n = ?", (number,)).fetchone()
+    except sqlite3.Error as error:
+        raise TryLater(f"mirror: {error}") from None
+    finally:
+        conn.close()
+    end, data = 0, bytes(row[0]) if row else b""
+    for _ in range(width):
+        end += 2 + int.from_bytes(data[end : end + 2], "big")
+    if end > len(data):
+        raise PeerFailed("mirror: has lost this bundle; it is fetched again at the next audit")
+    return data[:end]
+
+
 # Fetching
 
 

@@ -13,6 +13,7 @@ Chains end and go on by themselves. A chain goes on as `adopted`, naming the end
 
     at 16,384 entries                         closed (full), next generation
     when it has got another owner             closed (enrolment, new owner, lost seed), generation 0 of the new root
+    when steps of it were lost                closed (loss), next generation (`audit.recovery`)
     when it was closed otherwise              next generation: at once if the file is there, else when it is seen again
 
 Anything illegal raises Refused (or an error of `verifier`), and the caller rolls the transaction back.
@@ -31,15 +32,18 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from audit.chains import (
     CLOSED,
     DELETED,
+    HAS_LOST,
     LIVE,
     OWNER,
     Current,
     Roots,
     find_all_current,
     find_current,
+    follow_lost,
     get_chain,
     get_owner,
     load_chain,
+    read_ending,
 )
 from audit.errors import Refused
 from audit.schema import ONE, ZERO, ChainRow, EntryRow, Pending, TreeRow, sql, table
@@ -61,6 +65,7 @@ from verifier.entry import (
     Predecessor,
     Reverted,
     Seal,
+    Taint,
     commit,
     encode_content,
     encode_context,
@@ -71,6 +76,7 @@ from verifier.entry import (
 from verifier.keys import chain_id
 from verifier.leaf import EntryLeaf, encode_leaf
 
+LOSS_REMARK = "steps before this one were lost by the server; their leaves came back from a mirror"
 MAX_SIGNING_S = 300  # design 5: an entry recorded longer before it is logged looks like a wrong clock
 
 
@@ -172,6 +178,7 @@ class Batch:
 
     def __init__(self, store: Store, roots: Roots, conn: sqlite3.Connection, now: int) -> None:
         self._store, self._roots, self._conn, self._now = store, roots, conn, now
+        self._may_be_lost: bool | None = None
         self._next_row = 0  # of `chains`; looked up for the first new one
         self._current: dict[tuple[int, int], Current | None] = {}
         self._chains: dict[int, Current] = {}
@@ -221,6 +228,23 @@ class Batch:
         if current.status == LIVE:
             closed = self._succeed(closed, current.content, current.path, current.user)
         return Recorded(closed.chain_id, closed.last_seq, closed.head)
+
+    def close_lost(self, current: Current, taints: tuple[Taint, ...]) -> None:
+        """Ends a chain that has lost steps, with what the row knows of the file; a live file goes on at once."""
+        live = current.status == LIVE
+        content, path = (current.content, current.path) if live else (None, None)
+        closed = self._end_lost(current, content, path, taints)
+        if live:
+            self._succeed(closed, content, path, current.user)
+
+    def _end_lost(
+        self, current: Current, content: Content | None, path: str | None, taints: tuple[Taint, ...]
+    ) -> Current:
+        """`closed` after a loss, which no replay can check."""
+        argument, remark = Closed(CloseReason.LOSS, taints, b""), {ContextField.REMARK: LOSS_REMARK}
+        entry = Entry(Operation.CLOSED, current.last_seq + 1, self._now, 0, b"", b"", b"", argument)
+        data, openings = build_entry(entry, content, path, remark)
+        return self._collect(current, Operation.CLOSED, data, openings, content, path)
 
     def flush(self) -> None:
         """Writes what was collected, in the order of the tables' keys; chains first, as entries refer to them."""
@@ -319,19 +343,35 @@ class Batch:
         operation, argument = o.operation, None
         if before is not None:
             operation, argument = Operation.ADOPTED, Predecessor(before.chain_id, before.last_seq, before.head)
-        return self._append(self._new(o, before), operation, o.mtime, content, path, o.context, argument)
+        new = self._new(o, before)
+        if new.last_seq >= 0:  # it began before the loss: it ends here, and the next generation goes on
+            taints = read_ending(self._conn, before).taints if before is not None and self._flushed() else ()
+            return self._begin(o, self._end_lost(new, content, path, taints))
+        return self._append(new, operation, o.mtime, content, path, o.context, argument)
 
     def _new(self, o: Observation, before: Current | None) -> Current:
         owner = self._roots.of(self._conn, o.source, o.user)
         generation = before.generation + 1 if before is not None and before.owner == owner.id else 0
         source_id = self._store.source_id(self._conn, o.source)
         name = chain_id(owner.blinding_key, source_id, o.file_id, generation)
-        head = genesis(Binding(self._store.log_name, source_id, owner.root, o.file_id, name, owner.owner_key))
+        last_seq, lost = self._lost(name)
+        head = lost or genesis(Binding(self._store.log_name, source_id, owner.root, o.file_id, name, owner.owner_key))
         row = self._next_row or self._first_row()
         self._next_row = row + 1
         named = before.id if before is not None else None
-        before_all = -1, head, LIVE, -1, None, None, None
+        before_all = last_seq, head, LIVE, -1, None, None, None
         return Current(row, o.source, o.file_id, generation, owner.id, name, *before_all, named, o.user)
+
+    def _flushed(self) -> bool:
+        """What was collected can be read back."""
+        self.flush()
+        return True
+
+    def _lost(self, name: bytes) -> tuple[int, bytes]:
+        """The last seq and head of a chain that began before a loss; -1 and nothing for all others."""
+        if self._may_be_lost is None:
+            self._may_be_lost = self._conn.execute(HAS_LOST).fetchone() is not None
+        return follow_lost(self._conn, name, b"") if self._may_be_lost else (-1, b"")
 
     def _first_row(self) -> int:
         newest = self._conn.execute(_NEWEST_CHAIN).fetchone()

@@ -24,9 +24,9 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, func, insert, select
 
 from audit.errors import Fatal
-from audit.schema import ONE, ZERO, ChainRow, EntryRow, Owner, Pending, Source, sql, table
+from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
 from audit.store import Store
-from verifier.chain import Binding, Chain, Ending, open_step, unsigned_close
+from verifier.chain import Binding, Chain, Ending, link, open_step, unsigned_close
 from verifier.ed25519 import load_private_key
 from verifier.entry import Closed, Content
 from verifier.keys import KEY_SIZE, owner_root
@@ -106,6 +106,19 @@ _FIND_OWNER = sql(
 _GET_SPEC = sql(select(_SOURCES.c.spec).where(_SOURCES.c.id == bindparam("source")))
 _INSERT_OWNER = sql(insert(_OWNERS))
 _INSERT_PENDING = sql(insert(_PENDING))
+
+
+_LOST = table(LostLeaf)
+HAS_LOST = sql(select(_LOST.c.leaf_index).limit(ONE).offset(ZERO))
+_LOST_STEPS = sql(select(_LOST.c.seq, _LOST.c.x).where(_LOST.c.name == bindparam("name")).order_by(_LOST.c.seq))
+
+
+def follow_lost(conn: sqlite3.Connection, name: bytes, head: bytes) -> tuple[int, bytes]:
+    """The last seq and head of a chain's lost steps, from the head before them; -1 and that head where none is lost."""
+    seq = -1
+    for seq, x in conn.execute(_LOST_STEPS, (name,)):
+        head = x if seq == 0 else link(head, name, seq, x)
+    return seq, head
 
 
 def find_current(conn: sqlite3.Connection, source: int, file_id: int) -> Current | None:

@@ -29,6 +29,7 @@ COMMANDS = {
     ("upgrade",): "audit.commands.upgrade",
     ("audit",): "audit.commands.audit",
     ("fsck",): "audit.commands.fsck",
+    ("recover",): "audit.commands.recover",
     ("node", "init"): "audit.commands.node_init",
     ("node", "serve"): "audit.commands.node_serve",
     ("node", "allow"): "audit.commands.node_allow",

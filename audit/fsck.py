@@ -48,6 +48,7 @@ from audit.schema import (
     EntryRow,
     FolderKnown,
     LogTable,
+    LostLeaf,
     MapPage,
     Owner,
     Pending,
@@ -59,7 +60,7 @@ from audit.schema import (
 )
 from audit.store import Store
 from audit.tree import build_tile, read_tile
-from verifier.chain import MISSING, Chain, open_step
+from verifier.chain import MISSING, Chain, link, open_step
 from verifier.checkpoint import open_checkpoint
 from verifier.entry import Content, entry_hash
 from verifier.errors import Error
@@ -89,6 +90,9 @@ _HAS_STEP = sql(
 )
 _before = func.lag(_CHAINS.c.id).over(partition_by=[_CHAINS.c.source, _CHAINS.c.file_id], order_by=_CHAINS.c.id)
 _ordered = select(_CHAINS.c.id, _CHAINS.c.predecessor, _before.label("before")).subquery()
+_LOST = table(LostLeaf)
+_LOST_STEPS = sql(select(_LOST.c.seq, _LOST.c.x).where(_LOST.c.name == bindparam("name")))
+_LOST_LEAVES = sql(select(_LOST).order_by(_LOST.c.leaf_index))
 _WRONG_PREDECESSORS = sql(select(_ordered).where(_ordered.c.predecessor.is_distinct_from(_ordered.c.before)))
 _SIGNED_ROOT = sql(select(_TREES.c.root).where(_TREES.c.size == bindparam("size"), _TREES.c.first_note.is_not(None)))
 _joined = _ENTRIES.join(_CHAINS, _CHAINS.c.id == _ENTRIES.c.chain)
@@ -265,7 +269,8 @@ class _Check:
             current = Current._make(row)
             place = f"chain {current.id} (file {current.file_id})"
             try:
-                self._check_row(current, self._replay(current, place), place)
+                if not self._check_lost(current, place):
+                    self._check_row(current, self._replay(current, place), place)
             except (AuditError, Error) as error:
                 self._find("chain", place, str(error))
         for chain, got, want in self._conn.execute(_WRONG_PREDECESSORS):
@@ -297,6 +302,27 @@ class _Check:
             if row != (sealed.seal.tree_root,):
                 self._find("chain", f"{place} step {sealed.position}", "seals a tree that was not published")
         return chain
+
+    def _check_lost(self, current: Current, place: str) -> bool:
+        """Of a chain that lost steps only the heads can be followed, from leaves and from what entries are left."""
+        lost: dict[int, bytes] = dict(self._conn.execute(_LOST_STEPS, (current.chain_id,)).fetchall())
+        if not lost:
+            return False
+        rows = {row[0]: row for row in self._conn.execute(_STEPS, (current.id,))}
+        head = b""
+        for seq in range(current.last_seq + 1):
+            row = rows.get(seq)
+            if (row is None) == (seq not in lost):
+                self._find("chain", f"{place} step {seq}", "is neither there nor known as lost, or both")
+                return True
+            x = lost[seq] if row is None else row[5] if seq == 0 else entry_hash(row[1])
+            head = x if seq == 0 else link(head, current.chain_id, seq, x)
+            if row is not None and row[5] != head:
+                self._find("chain", f"{place} step {seq}", "stored seq or head is not what its entries lead to")
+        if head != current.head or len(rows) + len(lost) != current.last_seq + 1:
+            self._find("row", place, "head or last seq are not those of its leaves and entries")
+        self._counts["entries"] += len(rows)
+        return True
 
     def _read_ending(self, current: Current, place: str) -> Any:
         """The end of the chain before, and that this one follows it as generations do."""
@@ -423,6 +449,9 @@ class _Leaves:
         self._check, self._conn, self._replay, self._find = check, conn, replay, find
         self._maps = MapStore()
         self._entries = _Ahead(conn.execute(_LOGGED), 1, lambda row: self._not_there("step", *row[:3:2]))
+        self._lost = _Ahead(conn.execute(_LOST_LEAVES), 1, lambda row: self._not_there("lost leaf", *row[:2]))
+        has_lost = conn.execute(sql(select(func.count()).select_from(_LOST))).fetchone()[0]
+        self._heads: dict[bytes, bytes] = {} if has_lost else _Forgetful()  # of every chain, where steps were lost
         self._owners = _Ahead(conn.execute(_ENROLLED), 1, lambda row: self._not_there("owner", *row))
         self._trees = _Ahead(conn.execute(_ALL_TREES), 1, lambda row: self._no_leaves(row[0]))
         self._levels: list[list[bytes]] = []  # of each level the hashes of the tile that is being filled
@@ -452,7 +481,7 @@ class _Leaves:
         (rows,) = self._conn.execute(sql(select(func.count()).select_from(_TILES))).fetchone()
         if rows != tiles:
             self._find("tile", "tiles", f"got {rows} rows, want {tiles}")
-        for ahead in (self._entries, self._owners, self._trees):
+        for ahead in (self._entries, self._owners, self._trees, self._lost):
             ahead.end()
         self._check._counts["leaves"] = index
 
@@ -466,12 +495,16 @@ class _Leaves:
         except Error as error:
             self._find("leaf", place, str(error))
             return
-        if isinstance(leaf, EntryLeaf):
+        lost = self._lost.take(index)
+        if lost is not None:
+            self._check_lost(index, leaf, lost)
+        elif isinstance(leaf, EntryLeaf):
             row = self._entries.take(index)
             if row is None or data != _entry_leaf(*row[1:]):
                 self._find("leaf", place, "is not the leaf of the entry that belongs there")
             if row is not None:
                 self._changed[row[1]] = map_value(row[2], row[3], index)
+                self._heads[row[1]] = row[3]
         elif isinstance(leaf, EnrolmentLeaf) and self._owners.take(index) != (index, leaf.root):
             self._find("leaf", place, "enrols a root that no owner has")
         elif isinstance(leaf, LossLeaf) and index:
@@ -481,6 +514,16 @@ class _Leaves:
             self._tree(Signed._make(tree), leaf.root)
         elif tree is not None or isinstance(leaf, MapLeaf):
             self._find("leaf", place, "want a map commitment at the end of each signed tree, and nowhere else")
+
+    def _check_lost(self, index: int, leaf: object, lost: tuple[int, bytes, int | None, bytes | None]) -> None:
+        """A leaf that came back from a mirror is what `lost_leaves` says, and moves its chain on in the map."""
+        _, name, seq, x = lost
+        if leaf != (EnrolmentLeaf(name) if seq is None or x is None else EntryLeaf(name, seq, x)):
+            self._find("leaf", f"leaf {index}", "is not the one that came back from a mirror")
+        elif seq is not None and x is not None:
+            head = x if seq == 0 else link(self._heads.get(name, b""), name, seq, x)
+            self._heads[name] = head
+            self._changed[name] = map_value(seq, head, index)
 
     def _grow(self, level: int, hashed: bytes) -> None:
         """Adds a hash to the tile that is being filled on a level."""
@@ -518,6 +561,13 @@ class _Leaves:
 
     def _no_leaves(self, size: int) -> None:
         self._find("tree", f"tree {size}", "was signed, and its leaves do not end there")
+
+
+class _Forgetful(dict[bytes, bytes]):
+    """Keeps nothing: where no step was lost, no head is asked for, and memory stays flat."""
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        pass
 
 
 class _Ahead:

@@ -7,6 +7,8 @@
     POST /add-checkpoint          a cosignature as witness
     POST /audit                   a cosignature as auditor, for the signed checkpoint in the body
     GET  /ORIGINHASH/checkpoint   the newest checkpoint cosigned as witness (hex SHA-256 of the origin)
+    GET  /mirror/ORIGINHASH/checkpoint, .../tile/entries/N    the leaves that the auditor holds, up to what it signed;
+                                  for a log that has lost them (no hash tiles: they follow from the leaves)
     GET  /                        names and keys        GET /healthz     200 while the store can be read
 
     node/witness.key, node/auditor.key   0600, PRIVATE+KEY+NAME+ID+KEY; the auditor's name is NAME/auditor
@@ -40,13 +42,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from audit.auditor import Auditor, Fetch
+from audit.auditor import Auditor, Fetch, read_mirrored
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.witness import (
     MAX_REQUEST_SIZE,
     Decision,
     Head,
     Inconsistent,
+    Retired,
     UnknownLog,
     Untrusted,
     decide,
@@ -54,21 +57,27 @@ from audit.witness import (
     open_log_note,
     parse_request,
 )
-from audit.witness_store import AUDITOR, WITNESS, Offence, Store, create_store, open_store
-from verifier.errors import Malformed, Usage
+from audit.witness_store import AUDITOR, WITNESS, Log, Offence, Store, create_store, open_store
+from verifier.checkpoint import parse_checkpoint_unverified
+from verifier.errors import BadSignature, Malformed, NotVerified, Usage
 from verifier.files import read_secret, write_secret_new
 from verifier.note import (
     COSIGNATURE,
     MAX_NOTE_SIZE,
     SIGNATURE,
+    Note,
     SignerKey,
     format_note,
     format_private_key,
     format_vkey,
+    parse_note,
     parse_private_key,
     parse_vkey,
+    verify_cosignature,
+    verify_signature,
 )
 from verifier.policy import AUDITOR_SUFFIX
+from verifier.tile import ENTRIES, parse_tile_path, tile_width
 
 HOST, PORT = "127.0.0.1", 8461
 READ_TIMEOUT_S = 10
@@ -94,6 +103,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooSlow, 408),
     (Malformed, 400),
     (Untrusted, 403),
+    (Retired, 403),
     (UnknownLog, 404),
     (Conflict, 409),
     (Inconsistent, 422),
@@ -173,6 +183,7 @@ class Node:
     ) -> None:
         self.store, self.witness, self._auditor_key, self.fetch = store, witness, auditor, fetch
         self.names = (witness.verifier_key.name, auditor.verifier_key.name)
+        self._mirrors = folder / MIRROR_FOLDER
         self.auditor = Auditor(store, auditor, self.names, folder / MIRROR_FOLDER, fetch, factory)
 
     def close(self) -> None:
@@ -199,7 +210,9 @@ class Node:
         request = parse_request(body)
         origin = request.checkpoint.origin
         log = self.store.log(origin)
+        own_lines = request.note
         note = open_log_note(request.note, log.key if log else None, origin, self.names)
+        self.remember(own_lines)
         request = request._replace(note=note)
         offence = Offence(format_request(request.old_size, request.proof, format_note(note)), note.text)
 
@@ -208,11 +221,58 @@ class Node:
 
         return self.store.advance(WITNESS, origin, offence, now, answer)
 
+    async def check_memory(self) -> None:
+        """Compares our store with our own cosignatures that logs publish; one who does not answer is passed over."""
+        await asyncio.gather(*[self._check_log(log) for log in self.store.logs() if log.url])
+
+    async def _check_log(self, log: Log) -> None:
+        try:
+            note = parse_note(await self.fetch(f"{log.url.rstrip('/')}/checkpoint", MAX_NOTE_SIZE))
+            verify_signature(note, log.key)
+            self.remember(note)
+        except (PeerFailed, Malformed, BadSignature):
+            pass
+
+    def remember(self, note: Note) -> None:
+        """[R] Retires this node if one of its keys signed more of this log than its store knows."""
+        checkpoint = parse_checkpoint_unverified(note.text, extensions=True)
+        for signer, key in ((WITNESS, self.witness), (AUDITOR, self._auditor_key)):
+            try:
+                at = verify_cosignature(note, key.verifier_key)
+            except (Malformed, NotVerified):
+                continue  # no line of ours, or somebody else's attempt at one
+            head = self.store.head(signer, checkpoint.origin)
+            known = head is not None and (
+                (checkpoint.size, checkpoint.root) == (head.size, head.root) or checkpoint.size < head.size
+            )
+            if head is None or not known or at > head.time:
+                self.store.retire(
+                    f"retired: {key.verifier_key.name} cosigned size {checkpoint.size} of {checkpoint.origin} at {at}, "
+                    "and its store does not know that: it is an older copy. It signs nothing any more; make a new node "
+                    "with new keys (`node init`), and have it named in the policies instead"
+                )
+
+    def mirror_note(self, origin_hash: str) -> bytes:
+        """The newest checkpoint that the auditor signed, all of whose leaves are mirrored here."""
+        found = self.store.note_by_hash(AUDITOR, origin_hash)
+        if found is None:
+            raise UnknownLog("mirror: no log of this origin hash is mirrored here")
+        return found
+
+    def mirror_tile(self, origin_hash: str, path: str) -> bytes:
+        """A bundle of the mirrored leaves, as its log serves it."""
+        size = parse_checkpoint_unverified(parse_note(self.mirror_note(origin_hash)).text).size
+        tile = parse_tile_path(path)
+        if tile.level != ENTRIES or not 1 <= tile.width <= tile_width(ENTRIES, tile.number, size):
+            raise UnknownLog("mirror: has the bundles of entries below its size, and no other tiles")
+        return read_mirrored(self._mirrors / f"{origin_hash}.db", tile.number, tile.width)
+
     def describe(self) -> dict[str, object]:
         """What the node says of itself."""
         return {
             "witness": {"name": self.names[0], "vkey": format_vkey(self.witness.verifier_key)},
             "auditor": {"name": self.names[1], "vkey": format_vkey(self._auditor_key.verifier_key)},
+            "retired": self.store.retired(),
             "logs": [{"origin": log.key.name, "audited": bool(log.url)} for log in self.store.logs()],
         }
 
@@ -271,6 +331,7 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await node.check_memory()
         yield
         await node.aclose()
 
@@ -295,6 +356,18 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
 
         return await answer(note())
 
+    async def mirror_checkpoint(request: Request) -> Response:
+        async def note() -> bytes:
+            return node.mirror_note(request.path_params["origin_hash"])
+
+        return await answer(note())
+
+    async def mirror_tile(request: Request) -> Response:
+        origin_hash, path = request.path_params["origin_hash"], request.path_params["path"]
+        return await answer(
+            asyncio.to_thread(node.mirror_tile, origin_hash, f"tile/{path}"), "application/octet-stream"
+        )
+
     async def describe(_: Request) -> Response:
         return JSONResponse(node.describe())
 
@@ -308,6 +381,8 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.add_route("/add-checkpoint", add_checkpoint, methods=["POST"])
     app.add_route("/audit", audit, methods=["POST"])
+    app.add_route("/mirror/{origin_hash}/checkpoint", mirror_checkpoint, methods=["GET"])
+    app.add_route("/mirror/{origin_hash}/tile/{path:path}", mirror_tile, methods=["GET"])
     app.add_route("/{origin_hash}/checkpoint", checkpoint, methods=["GET"])
     app.add_route("/healthz", healthz, methods=["GET"])
     app.add_route("/", describe, methods=["GET"])
@@ -333,10 +408,10 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def answer(work: Awaitable[bytes]) -> Response:
+async def answer(work: Awaitable[bytes], media_type: str = "text/plain; charset=utf-8") -> Response:
     """The response for what `work` returns or raises."""
     try:
-        return Response(await work, media_type="text/plain; charset=utf-8")
+        return Response(await work, media_type=media_type)
     except ANSWERED as error:
         return refusal(error)
 

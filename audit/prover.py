@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, case, select
 
-from audit.chains import LIVE, Current, OwnerRow, find_current, get_chain, get_owner
+from audit.chains import HAS_LOST, LIVE, Current, OwnerRow, find_current, follow_lost, get_chain, get_owner
 from audit.errors import Refused, TryLater
 from audit.mapstore import MapStore
 from audit.publisher import Signed, read_proof_tree
-from audit.schema import ONE, ZERO, ChainRow, EntryRow, TreeRow, sql, table
+from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, TreeRow, sql, table
 from audit.store import Store
 from audit.tree import Tree
 from verifier.chain import Binding, genesis
@@ -84,6 +84,14 @@ _FIRST_ABOVE = sql(_published.where(_TREES.c.size > bindparam("index")).order_by
 _FIRST_NOTE = sql(select(_TREES.c.first_note).where(_TREES.c.size == bindparam("size")))
 _LAST_UP_TO = sql(_published.where(_TREES.c.size <= bindparam("index")).order_by(_TREES.c.size.desc()))
 
+_LOST = table(LostLeaf)
+_LOST_STEP = sql(
+    select(_LOST.c.seq)
+    .where(_LOST.c.name == bindparam("name"), _LOST.c.leaf_index < bindparam("size"))
+    .limit(ONE)
+    .offset(ZERO)
+)
+
 Row = tuple[bytes, bytes | None, bytes | None, bytes | None, bytes, int]  # entry, openings, head, leaf index
 
 
@@ -95,6 +103,7 @@ class Head(NamedTuple):
     map_root: bytes
     commitment: list[bytes]
     brackets: dict[int, Bracket]
+    has_lost: bool  # whether any step was lost: only then is each chain looked at
 
 
 def withhold(proof: Proof) -> Proof:
@@ -215,7 +224,8 @@ class Prover:
     def head_of(self, conn: Connection, row: Signed, brackets: dict[int, Bracket]) -> Head:
         """What the proofs in this tree share."""
         commitment = self._tree.inclusion(conn, row.size - 1, row.size)
-        return Head(row.size, row.newest_note, row.map_root, commitment, brackets)
+        has_lost = conn.execute(HAS_LOST).fetchone() is not None
+        return Head(row.size, row.newest_note, row.map_root, commitment, brackets, has_lost)
 
     def _bracket(self, conn: Connection, head: Head, statement: str, index: int) -> Bracket | None:
         """The published tree next to an index, on the side that the statement looks."""
@@ -256,14 +266,32 @@ class Prover:
 
     # -- chains -------------------------------------------------------------------------------------------------
 
+    def _has_lost(self, conn: Connection, head: Head, chain: Current) -> bool:
+        return head.has_lost and conn.execute(_LOST_STEP, (chain.chain_id, head.size)).fetchone() is not None
+
+    def _before_last(self, conn: Connection, head: Head, chain: Current, rows: list[Row]) -> bytes:
+        """The head before a chain's last entry, also where the steps before it were lost."""
+        before = rows[-2][4] if len(rows) > 1 else b""
+        return follow_lost(conn, chain.chain_id, before)[1] if head.has_lost else before
+
     def _chain_in(
-        self, conn: Connection, head: Head, current: Current | None, owners: Collection[int] | None
+        self,
+        conn: Connection,
+        head: Head,
+        current: Current | None,
+        owners: Collection[int] | None,
+        ended: bool = False,
     ) -> tuple[Current, list[Row]]:
-        """The newest generation that the tree holds, with its rows."""
+        """The newest generation that the tree holds, with its rows; `ended`: of a lost one the end is enough."""
         if current is None or owners is not None and current.owner not in owners:
             raise Refused("proof: no such file")
         while True:
             rows: list[Row] = conn.execute(_READ_LINES, (current.id, head.size)).fetchall()
+            if self._has_lost(conn, head, current) and not (ended and rows and rows[-1][0][1] == Operation.CLOSED):
+                raise TryLater(
+                    "proof: this server has lost steps of the file, and its chain ends with `closed`; the next "
+                    "generation, once it is in a published tree, can be proven"
+                )
             if rows:
                 return current, rows
             if current.predecessor is None:
@@ -279,7 +307,8 @@ class Prover:
             chain = get_chain(conn, chain.predecessor)
             rows: list[Row] = conn.execute(_READ_LINES, (chain.id, head.size)).fetchall()
             siblings = self._maps.prove(conn, chain.chain_id, head.size).siblings
-            found.append(Earlier(chain.chain_id, rows[-2][4], Line(*rows[-1][:4]), rows[-1][5], siblings))
+            before = self._before_last(conn, head, chain, rows)
+            found.append(Earlier(chain.chain_id, before, Line(*rows[-1][:4]), rows[-1][5], siblings))
             if chain.owner != root:
                 break  # generations count per root; the other root's own proof tells the rest
         return found
@@ -288,13 +317,15 @@ class Prover:
         self, conn: Connection, head: Head, source: int, file_id: int, owners: Collection[int] | None
     ) -> Replaced:
         """The steps of another file since it gave up a path, and that no generation of it follows."""
-        chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id), owners)
+        chain, rows = self._chain_in(conn, head, find_current(conn, source, file_id), owners, ended=True)
         owner = self._owner(conn, chain.owner)
         source_id = self._store.source_id(conn, source)
         first = max((seq for seq, row in enumerate(rows) if row[0][1] in _FREES), default=len(rows) - 1)
         first = max(first, len(rows) - MAX_REPLACED_STEPS)
         binding = Binding(self._store.log_name, source_id, owner.root, file_id, chain.chain_id, None)
         before = rows[first - 1][4] if first else genesis(binding)
+        if self._has_lost(conn, head, chain):
+            first, before = len(rows) - 1, self._before_last(conn, head, chain, rows)
         following = compute_chain_id(owner.blinding_key, source_id, file_id, chain.generation + 1)
         return Replaced(
             file_id,

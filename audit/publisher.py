@@ -247,6 +247,22 @@ class Publisher:
             conn.execute(_INSERT_TREE, self._judge(signed, now))
         return Target(size, root, note)
 
+    def adopt_tree(
+        self, conn: sqlite3.Connection, checkpoint: Checkpoint, map_root: bytes, notes: Sequence[bytes], now: int
+    ) -> bool:
+        """The row of a tree that we signed and lost, with the lines that hold in these notes of it; is it published?"""
+        parsed = [open_checkpoint(note, self._signer.verifier_key)[0] for note in notes]
+        key = self._signer.verifier_key
+        own = [line for line in parsed[0].signatures if (line.name, line.key_id) == (key.name, key.key_id)]
+        note = Note(format_checkpoint(checkpoint), tuple(own))
+        signed = format_note(note)
+        for other in parsed:
+            note = merge_cosignatures(note, self._names(), self._sort(note.text, other.signatures, now)[0].values())
+        row = Signed(checkpoint.size, checkpoint.root, map_root, now, signed, None, format_note(note), 0, None)
+        row = self._judge(row, now)
+        conn.execute(_INSERT_TREE, row)
+        return row.first_note is not None
+
     def _integrate(self, conn: sqlite3.Connection, old_size: int, waiting: list[Waiting]) -> tuple[int, bytes]:
         """Writes map pages, tiles, bundles and indexes; returns the new size and the map's root."""
         plan = plan_integration(old_size, waiting)

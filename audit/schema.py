@@ -4,6 +4,7 @@
              └─ owners                     whose root a chain belongs to
     pending                               leaves that are recorded and not yet in the tree, in order
     tiles, bundles, map_pages, trees      the log as it was signed: hashes, leaves, map, checkpoints
+    lost_leaves                           leaves whose entries or owners a restored store no longer has
     folder_known, nextcloud_*             what scanning remembers, and what has to be looked at
     tokens, meta                          enrolment; version and names
 
@@ -140,6 +141,19 @@ class Pending(LogTable, table=True):
     chain: int | None = _int(default=None)
     seq: int | None = _int(default=None)
     owner: int | None = _int(default=None)
+
+
+class LostLeaf(LogTable, table=True):
+    """A leaf of the tree that came back from a mirror (`audit.recovery`); what it committed to is gone.
+
+    `name` is the chain id, with seq and x as in the leaf; or the root of an owner, without.
+    """
+
+    __tablename__ = "lost_leaves"
+    leaf_index: int = _int(primary_key=True)
+    name: bytes = Field(index=True)
+    seq: int | None = _int(default=None)
+    x: bytes | None = None
 
 
 class FolderKnown(LogTable, table=True):

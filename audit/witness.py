@@ -69,6 +69,10 @@ class Untrusted(Refused):
     """No signature of the log's key, or one that does not hold."""
 
 
+class Retired(Refused):
+    """This node has lost its memory of what it signed, and signs nothing any more."""
+
+
 class OutOfStep(Conflict):
     """The request starts from another size than the one cosigned last. `kind` is None where nothing is to be kept."""
 
@@ -185,7 +189,10 @@ def evidence_kind(checkpoint: Checkpoint, head: Head | None) -> str | None:
 def advance(note: Note, checkpoint: Checkpoint, latest: int, now: int, signer: SignerKey) -> Decision:
     """Signs a checkpoint that passed every other check. What is signed is encoded anew from what was parsed."""
     if now < max(latest, EARLIEST_TIME):
-        raise TryLater(f"clock: got {now}, want at least {max(latest, EARLIEST_TIME)}")
+        raise TryLater(
+            f"clock: got {now}, want at least {max(latest, EARLIEST_TIME)}, when this node cosigned last: its clock went "
+            "back, and it signs nothing until that is set right"
+        )
     line = cosign(format_checkpoint(checkpoint), signer, now)
     cosigned = format_note(Note(note.text, (*note.signatures, line)))
     return Decision(Head(checkpoint.size, checkpoint.root, now, cosigned), format_signature_line(line))

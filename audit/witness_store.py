@@ -16,6 +16,9 @@ one after it leaves the new head, for which the same request gets a fresh cosign
 Nothing is cached, so every decision rests on what is committed. An error of the disk makes the outcome of a COMMIT
 unknown: the store closes itself and raises Fatal from then on, and opening it again is the recovery.
 
+A node whose own cosignature turns up for more than this file knows has an older copy of it: it is retired (a row in
+`meta`), and nothing is signed with either key again.
+
 Keep this file out of every backup that may be restored: an older copy lets the key sign a second history. Whoever
 loses it makes a new node with new keys. Evidence is bounded, MAX_EVIDENCE rows of each kind for each log and signer;
 the first ones are kept, so no flood removes any.
@@ -38,7 +41,7 @@ from sqlalchemy.schema import CreateTable
 from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, TryLater
-from audit.witness import Decision, Head, Inconsistent, OutOfStep
+from audit.witness import Decision, Head, Inconsistent, OutOfStep, Retired
 from verifier.errors import Usage
 from verifier.note import VerifierKey, format_vkey, parse_vkey
 
@@ -154,7 +157,7 @@ def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connecti
     if not path.is_file():
         raise Usage(f"{path} is missing: a signer without its memory may sign a fork; make a new node with new keys")
     conn = connect(path, factory)
-    found = dict(conn.execute("SELECT key, value FROM meta"))
+    found = dict(conn.execute("SELECT key, value FROM meta WHERE key <> 'retired'"))
     if found.pop("schema_version", None) != str(SCHEMA_VERSION) or found != vkeys:
         conn.close()
         raise Usage(f"{path}: made by another version of this program, or for other keys")
@@ -222,6 +225,8 @@ class Store:
     def advance(self, signer: str, origin: str, offence: Offence, now: int, decide: Decide) -> bytes:
         """The answer of `decide`, once its head is on disk. If it refuses what the log signed, the evidence is."""
         with self._transaction() as conn:
+            if reason := self.retired():
+                raise Retired(reason)
             head, latest = self.head(signer, origin), self._latest(signer)
             refusal: Offending | None = None
             try:
@@ -239,6 +244,19 @@ class Store:
     def _latest(self, signer: str) -> int:
         latest: int = self._read("SELECT coalesce(max(time), 0) FROM heads WHERE signer = ?", signer)[0][0]
         return latest
+
+    # The end
+
+    def retired(self) -> str | None:
+        """Why nothing is signed any more."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'retired'")
+        reason: str | None = rows[0][0] if rows else None
+        return reason
+
+    def retire(self, reason: str) -> None:
+        """For ever. The first reason stays."""
+        with self._transaction() as conn:
+            conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('retired', ?)", (reason,))
 
     # Evidence
 

@@ -47,6 +47,7 @@ from verifier.encoding import tag, tagged, text, u64
 from verifier.entry import (
     MAX_ENTRIES,
     Closed,
+    CloseReason,
     Content,
     ContextField,
     Entry,
@@ -416,17 +417,25 @@ class Chain:
     def _closed(self, step: Step) -> None:
         closed = step.entry.argument
         assert isinstance(closed, Closed)
-        if self.status == "live":
+        if closed.reason is CloseReason.LOSS:
+            self._close_lost(step)
+        elif self.status == "live":
             self._keep_content(step)
             self._keep_path(step)
         else:
             _carries_nothing(step)
             self.content = self.path = None
-        if closed.taints != tuple(sorted(self.taints.values())):
+        if closed.reason is not CloseReason.LOSS and closed.taints != tuple(sorted(self.taints.values())):
             raise IllegalStep(step.entry.seq, "closed does not list what stands against the history")
         if closed.signature:
             check_close_signature(self.binding, self.head, step.entry)
         self.status = "closed"
+
+    def _close_lost(self, step: Step) -> None:
+        """The server lost steps before this one, so it says what it still knows, and nothing can be compared."""
+        if (step.content is None) != (step.path is None):
+            raise IllegalStep(step.entry.seq, "closed carries content or path without the other")
+        self.content, self.path = step.content, step.path
 
     # -- shared pieces ------------------------------------------------------------------------------------------
 

@@ -108,9 +108,14 @@ class LyingProver(Prover):
         return self.head_of(conn, row, {})
 
     def _chain_in(
-        self, conn: sqlite3.Connection, head: Head, current: Current | None, owners: Collection[int] | None
+        self,
+        conn: sqlite3.Connection,
+        head: Head,
+        current: Current | None,
+        owners: Collection[int] | None,
+        ended: bool = False,
     ) -> tuple[Current, list[Row]]:
-        chain, rows = super()._chain_in(conn, head, current, owners)
+        chain, rows = super()._chain_in(conn, head, current, owners, ended)
         return chain, rows[:1]
 
 

@@ -362,7 +362,7 @@ def test_federation_finds_a_regression(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answer", [answering(409, b"99\n", content_type="text/x.tlog.size"), answering(422, b"no\n")])
 def test_witness_that_contradicts_us_is_asked_for_proof(tmp_path: Path, answer: Handler) -> None:
-    """[R] After 409 with a size beyond ours, or 422, a tree that we signed and do not have stops us; a bare size does not."""
+    """[R] After a 409 beyond our size, or 422, a tree that we signed and do not have stops us; a bare size does not."""
     log = LogSetup(tmp_path)
     log.see(Operation.CREATED, 1, b"one", "a")
     target = log.publish()

@@ -572,9 +572,11 @@ function replay(entries, headList, p, owner, pred) {
       }
       case 'closed': {
         states('live', 'deleted');
-        if (s.state === 'deleted') parts('none', 'none'); else parts('same', 'same');
+        const lost = e.reason === 7;                           // after a loss nothing is compared (4.6)
+        if (lost) need((content === null) === (path === null), 'closed: content or path alone');
+        else if (s.state === 'deleted') parts('none', 'none'); else parts('same', 'same');
         const listed = new Set(e.taints.map(full));
-        need(listed.size === s.taints.size && [...s.taints.keys()].every((k) => listed.has(k)), 'closed: taints');
+        need(lost || listed.size === s.taints.size && [...s.taints.keys()].every((k) => listed.has(k)), 'closed: taints');
         if (e.signature) need(closeValid(owner, p, p.chain, headList[i - 1], e), 'closed: signature');
         s.state = 'closed';
         break;

@@ -247,6 +247,34 @@ def close_that_hides_a_taint() -> Ask:
     return Ask(world, world.prove(1), b"evil")
 
 
+@case(CHANGED, "illegal")
+def close_after_a_loss_with_content_and_no_path() -> Ask:
+    """[R] Nothing is compared after a loss (SPEC 4.6), but content and path are both there or both not."""
+    world = small()
+    world.record(1, Operation.CLOSED, b"other", None, Closed(CloseReason.LOSS, (), b""), replay=False)
+    world.publish()
+    return Ask(world, world.prove(1), b"other")
+
+
+@case(NOT_PROVEN, "closed")
+def close_after_a_loss_with_another_content() -> Ask:
+    """A client that has seen the lost steps finds nothing illegal in a `closed` that knows less (SPEC 4.6)."""
+    world = small()
+    world.record(1, Operation.CLOSED, b"other", "b.txt", Closed(CloseReason.LOSS, (), b""), replay=False)
+    world.publish()
+    return Ask(world, world.prove(1), b"other")
+
+
+@case(NOT_PROVEN, "unsigned-close")
+def generation_after_a_loss() -> Ask:
+    """[R] The generation after a loss stands, once its owner has accepted what nobody can see any more."""
+    world = small()
+    world.record(1, Operation.CLOSED, b"other", "a.txt", Closed(CloseReason.LOSS, (), b""))
+    world.continue_(1, b"other", "a.txt")
+    world.publish()
+    return Ask(world, world.prove(1), b"other")
+
+
 @case(NOT_PROVEN, "predecessor")
 def predecessor_not_shown() -> Ask:
     """The first entry names a chain before, whose end is not shown."""

@@ -1,0 +1,171 @@
+"""After a restore from a backup: what is missing comes back from a mirror, and the log goes on without a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from audit.directory import open_log
+from audit.errors import PeerFailed, Refused
+from audit.fsck import Keys, check_log
+from audit.recovery import PART_FILE, Recovered, recover
+from tests.audit.town import Town
+from verifier.proof import parse_proof
+from verifier.verdict import Memory, Question, Trust, Verdict
+from verifier.verify import verify
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """Backed up with one file, written and added to since, then restored; after that another change was recorded."""
+    made = Town(tmp_path)
+    made.write("a.txt", "one")
+    made.write("calm.txt", "calm")
+    asyncio.run(enrol_and_publish(made))
+    made.service.store.checkpoint_wal()
+    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    made.write("a.txt", "one and more")
+    made.write("new.txt", "new")
+    made.write("zone.txt", "gone before anybody looks again")
+    asyncio.run(publish(made))
+    (made.folder / "zone.txt").unlink()
+    made.service.store.close()
+    for file in (tmp_path / "log").glob("log.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
+    made.open()
+    made.write("a.txt", "one and more, and again")
+    asyncio.run(scan_paused(made))
+    yield made
+    made.close()
+
+
+async def enrol_and_publish(town: Town) -> None:
+    town.service._enrol_first = True
+    async with town.service.running():
+        assert (await town.enrol()).status_code == 202
+        await town.until(lambda: town.service.scans > 1 and town.all_published())
+
+
+async def publish(town: Town) -> None:
+    before = town.service.status()["size"]
+    async with town.service.running():
+        await town.until(lambda: town.all_published() and town.service.status()["size"] != before)
+
+
+async def scan_paused(town: Town) -> None:
+    async with town.service.running():
+        await town.until(lambda: town.service.paused and town.service.scans)
+
+
+def run_recover(town: Town, spoil: bool = False, fail_after: int = 1_000_000) -> Recovered:
+    """`recover` on the stopped log; `spoil` changes a leaf on its way, and it breaks off after so many requests."""
+    asked = 0
+
+    async def story() -> Recovered:
+        async with town._make_client() as client:
+
+            async def fetch(url: str, limit: int) -> bytes:
+                nonlocal asked
+                asked += 1
+                got = await client.get(url)
+                if got.status_code != 200 or asked > fail_after:
+                    raise PeerFailed(f"{url}: {got.status_code}")
+                data = got.content
+                return data[:-1] + bytes([data[-1] ^ 1]) if spoil and "/entries/" in url else data
+
+            return await recover(town.service.directory, "http://ada.test/", fetch, town.clock.now, town.said.append)
+
+    return asyncio.run(story())
+
+
+def findings(town: Town) -> list[str]:
+    log = town.service.directory
+    report = check_log(town.service.store, Keys(log.signer.verifier_key, log.witnesses, log.auditors))
+    return [str(finding) for finding in report.findings]
+
+
+def ask(town: Town, path: str) -> tuple[Verdict, list[str]]:
+    """What a new client is told about a file, now that the log runs again."""
+
+    async def story() -> bytes:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans and town.all_published())
+            answer = await town.send("GET", f"/proof?path={path}", signer=town.signer())
+            assert answer.status_code == 200, answer.text
+            return answer.content
+
+    proof = parse_proof(asyncio.run(story()))
+    log, keys = town.service.directory, town.keys()
+    trust = Trust(town.made.log_name, town.source.source_id, log.witnesses, log.auditors, keys.public, keys.blinding)
+    report = verify(proof, trust, Question(town.clock.now, None, path, None), Memory())
+    return report.verdict, [finding.reason for finding in report.findings]
+
+
+def test_recovered_log_goes_on(town: Town) -> None:
+    """All nodes cosign and replay again, fsck finds nothing; files that lost steps are NOT PROVEN, others VERIFIED."""
+    assert town.service.paused
+    done = run_recover(town)
+    assert (done.chains, done.withdrawn, done.unknown, done.published) == (
+        3,
+        2,
+        0,
+        True,
+    )
+    assert findings(town) == []
+    town.reopen()
+    verdict, reasons = ask(town, "a.txt")
+    assert town.service.paused is None
+    assert (verdict, reasons) == (Verdict.NOT_PROVEN, ["unsigned-close"])
+    assert ask(town, "calm.txt") == (Verdict.VERIFIED, [])
+    assert ask(town, "new.txt") == (Verdict.NOT_PROVEN, ["unsigned-close"])
+    town.write("later.txt", "later")
+    town.reopen()
+    assert ask(town, "later.txt") == (Verdict.VERIFIED, [])
+    assert town.service.prover.find(town.source.row, "later.txt") == 5  # zone.txt had 4
+    assert findings(town) == []
+    assert town.fatal == []
+
+
+def test_wrong_leaves_change_nothing(town: Town) -> None:
+    """[R] Leaves that do not have the signed root are refused, the store stays as it was, and another try works."""
+    with pytest.raises(Refused, match="do not have the root|form|tag"):
+        run_recover(town, spoil=True)
+    assert not (town.path / "log" / PART_FILE).exists()
+    assert findings(town) == []
+    assert run_recover(town).published
+
+
+def test_recovery_is_resumed(town: Town) -> None:
+    """What broke off goes on with the leaves that had come; run to the end, there is nothing more to do."""
+    with pytest.raises(PeerFailed):
+        run_recover(town, fail_after=5)
+    assert run_recover(town).published
+    with pytest.raises(Refused, match="nothing is missing"):
+        run_recover(town)
+
+
+def test_mirror_serves_what_its_auditor_signed(town: Town) -> None:
+    """Bundles below the signed size, for logs that are mirrored; all else is 404 or malformed."""
+
+    async def get(path: str) -> int:
+        async with town._make_client() as client:
+            got: httpx.Response = await client.get(f"http://ada.test/mirror/{path}")
+            return got.status_code
+
+    from hashlib import sha256
+
+    name = sha256(town.made.log_name.partition("+")[0].encode()).hexdigest()
+    assert asyncio.run(get(f"{name}/checkpoint")) == 200
+    assert asyncio.run(get(f"{name}/tile/entries/000.p/1")) == 200
+    assert asyncio.run(get(f"{name}/tile/entries/000.p/255")) == 404
+    assert asyncio.run(get(f"{name}/tile/0/000.p/1")) == 404
+    assert asyncio.run(get(f"{name}/tile/entries/0")) == 400
+    assert asyncio.run(get(f"{'0' * 64}/checkpoint")) == 404
+    assert asyncio.run(get(f"{'0' * 64}/tile/entries/000.p/1")) == 404
+    assert open_log(str(town.path / "log")).store.log_name == town.made.log_name
