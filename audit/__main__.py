@@ -31,6 +31,7 @@ SERVER = {
     "policy": "show, judge and hand out the policies that follow",
     "audit": "look into every log that a node watches; for cron and timers",
     "fsck": "verify a whole log again",
+    "recover": "after a restore from a backup: fetch what is missing from a node that mirrors the log",
     "demo": "everything, on this machine alone",
 }
 USAGE_EXIT = 4  # SPEC 9, as all mistakes in a command

@@ -190,8 +190,8 @@ def advance(note: Note, checkpoint: Checkpoint, latest: int, now: int, signer: S
     """Signs a checkpoint that passed every other check. What is signed is encoded anew from what was parsed."""
     if now < max(latest, EARLIEST_TIME):
         raise TryLater(
-            f"clock: got {now}, want at least {max(latest, EARLIEST_TIME)}, when this node cosigned last: its clock went "
-            "back, and it signs nothing until that is set right"
+            f"clock: got {now}, want at least {max(latest, EARLIEST_TIME)}, when this node cosigned last: "
+            "its clock went back, and it signs nothing until that is set right"
         )
     line = cosign(format_checkpoint(checkpoint), signer, now)
     cosigned = format_note(Note(note.text, (*note.signatures, line)))
