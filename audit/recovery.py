@@ -331,7 +331,22 @@ class _Rebuild:
                         highest, found = file_id, found + 1
                         tip = tips[name]
                         self._batch.flush()
-                        values = (source, file_id, 0, owner, name, tip.seq, tip.head, LIVE, -1, None, None, None, None, "")
+                        values = (
+                            source,
+                            file_id,
+                            0,
+                            owner,
+                            name,
+                            tip.seq,
+                            tip.head,
+                            LIVE,
+                            -1,
+                            None,
+                            None,
+                            None,
+                            None,
+                            "",
+                        )
                         row = self._conn.execute(_INSERT_CHAIN, (None, *values)).lastrowid or 0
                         self._batch.close_lost(Current(row, *values)._replace(status="deleted"), ())
                         self._batch.flush()

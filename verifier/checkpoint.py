@@ -87,5 +87,9 @@ def open_checkpoint(
         raise NotProven("unknown-log", f"checkpoint origin: no key of {checkpoint.origin!r} is known")
     signed = [verify_signature(note, key) for key in log_keys if find_signature(note, key) is not None]
     if not signed:
-        raise NotProven("unsigned", f"checkpoint: no signature of {checkpoint.origin!r}")
+        raise NotProven(
+            "unsigned",
+            f"checkpoint: no signature of {checkpoint.origin!r} by a key of this policy; if the log says that it has a "
+            "new key, get the new policy file from its operator, and compare the fingerprint",
+        )
     return note, checkpoint

@@ -169,3 +169,19 @@ def test_mirror_serves_what_its_auditor_signed(town: Town) -> None:
     assert asyncio.run(get(f"{'0' * 64}/checkpoint")) == 404
     assert asyncio.run(get(f"{'0' * 64}/tile/entries/000.p/1")) == 404
     assert open_log(str(town.path / "log")).store.log_name == town.made.log_name
+
+
+@pytest.mark.parametrize(
+    ("harm", "finding"),
+    [
+        ("UPDATE lost_leaves SET x = zeroblob(32) WHERE seq = 1", "is not the one that came back from a mirror"),
+        ("DELETE FROM lost_leaves WHERE seq = 1", "is not legitimate: got seq 2, want 1"),
+        ("UPDATE lost_leaves SET leaf_index = 999 WHERE seq = 1", "says that it stands there, and it does not"),
+    ],
+)
+def test_fsck_finds_damage_to_what_came_back(town: Town, harm: str, finding: str) -> None:
+    """What is known of a lost step is its leaf: changed, gone or misplaced it is found."""
+    run_recover(town)
+    with town.service.store.transaction() as conn:
+        assert conn.execute(harm).rowcount == 1
+    assert any(finding in line for line in findings(town)), findings(town)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from audit.errors import Fatal
-from audit.publisher import REFRESH_S, Signed
+from audit.errors import Fatal, Refused
+from audit.publisher import CLOCK_TOLERANCE_S, REFRESH_S, Signed
 from audit.service import GRACE_S, degraded_since
 from tests.audit.town import Town
 from tests.fakes import NOW
@@ -305,3 +305,60 @@ def test_degraded_since_says_when_it_began() -> None:
     assert degraded_since(signed(None, NOW), NOW - 999, late) == NOW
     assert degraded_since(signed(b"note", NOW), NOW, late) is None
     assert degraded_since(signed(b"note", NOW), NOW, late + REFRESH_S) == NOW
+
+
+def test_service_signs_nothing_while_its_clock_is_wrong(town: Town) -> None:
+    """Beyond the tolerance from the witnesses' median it records, says why it does not sign, and goes on once set."""
+
+    async def story() -> None:
+        for name in ("ada", "bea", "cem"):
+            town.switches[name].date = NOW + CLOCK_TOLERANCE_S + 60
+        async with town.service.running():
+            await town.until(lambda: status(town, "clock"))
+            assert "behind that of the witnesses" in str(status(town, "clock"))
+            assert (status(town, "size"), status(town, "paused")) == ("0", None)
+            await town.until(lambda: town.service.scans)
+            assert int(str(status(town, "pending"))) > 0
+            assert sum("behind" in line for line in town.said) == 1
+            town.clock.now += CLOCK_TOLERANCE_S
+            await town.until(town.all_published)
+            await town.until(lambda: status(town, "clock") is None)
+
+    town.write("a.txt", "one")
+    asyncio.run(story())
+
+
+def test_service_stops_signing_for_good_when_a_witness_shows_more_later(town: Town) -> None:
+    """[R] Witnesses out of reach at the start answer later: from then on nothing is signed, whoever answers what."""
+
+    async def run_until_published(more_than: str) -> None:
+        async with town.service.running():
+            await town.until(lambda: town.all_published() and status(town, "size") != more_than)
+
+    asyncio.run(run_until_published("0"))
+    town.service.store.checkpoint_wal()
+    shutil.copy(town.path / "log" / "log.db", town.path / "backup.db")
+    town.write("a.txt", "one")
+    asyncio.run(run_until_published(str(status(town, "size"))))
+    town.service.store.close()
+    for file in (town.path / "log").glob("log.db*"):
+        file.unlink()
+    shutil.copy(town.path / "backup.db", town.path / "log" / "log.db")
+    town.open()
+    town.write("b.txt", "two")
+
+    async def story() -> None:
+        for switch in town.switches.values():
+            switch.is_up = False
+        async with town.service.running():
+            await town.until(lambda: town.service.scans and any("ConnectError" in line for line in town.said))
+            assert status(town, "paused") is None
+            for switch in town.switches.values():
+                switch.is_up = True
+            await town.until(lambda: status(town, "paused"))
+            size = status(town, "size")
+            with pytest.raises(Refused):
+                town.service.publisher.integrate_and_sign(town.clock.now, sign_unpublished=True)
+            assert status(town, "size") == size
+
+    asyncio.run(story())

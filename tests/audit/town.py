@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,11 +37,15 @@ class Switch(httpx.AsyncBaseTransport):
     def __init__(self, app: FastAPI) -> None:
         self._to_app = httpx.ASGITransport(app)
         self.is_up = True
+        self.date: int | None = None  # what time the node says it is
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not self.is_up:
             raise httpx.ConnectError("cut by the test", request=request)
-        return await self._to_app.handle_async_request(request)
+        response = await self._to_app.handle_async_request(request)
+        if self.date is not None:
+            response.headers["date"] = formatdate(self.date, usegmt=True)
+        return response
 
 
 class Town:
