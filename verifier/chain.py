@@ -224,7 +224,7 @@ class Chain:
         if entry.seq != self.seq + 1:
             raise IllegalStep(entry.seq, f"got seq {entry.seq}, want {self.seq + 1}")
         allowed, rule = _RULES[entry.operation.value]
-        if self.status not in allowed:
+        if self.status not in allowed and not (self.status == "closed" and _ends_lost(entry)):
             raise IllegalStep(entry.seq, f"{entry.operation.word} cannot follow a chain that is {self.status}")
         if entry.seq == MAX_ENTRIES - 1 and entry.operation is not Operation.CLOSED:
             raise IllegalStep(entry.seq, f"a chain of {MAX_ENTRIES} entries ends with closed")
@@ -468,6 +468,11 @@ class Chain:
             raise _lacks(step, "path")
         _same(step, "path", step.path, self.path)
         self.path = step.path
+
+
+def _ends_lost(entry: Entry) -> bool:
+    """A `closed` of a server that lost steps, which may have been a `closed` themselves (SPEC 4.6)."""
+    return isinstance(entry.argument, Closed) and entry.argument.reason is CloseReason.LOSS
 
 
 def unsigned_close(chain_id: bytes, seq: int) -> Taint:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from audit.directory import open_log
-from audit.errors import PeerFailed, Refused
+from audit.errors import PeerFailed, Refused, TryLater
 from audit.fsck import Keys, check_log
 from audit.recovery import PART_FILE, Recovered, recover
 from tests.audit.town import Town
@@ -185,3 +185,43 @@ def test_fsck_finds_damage_to_what_came_back(town: Town, harm: str, finding: str
     with town.service.store.transaction() as conn:
         assert conn.execute(harm).rowcount == 1
     assert any(finding in line for line in findings(town)), findings(town)
+
+
+def test_owner_who_was_lost_enrols_again(tmp_path: Path) -> None:
+    """Owner and chains came after the backup: once enrolled again, each chain ends as lost when its file moves over."""
+    town = Town(tmp_path)
+    town.write("a.txt", "one")
+    asyncio.run(publish(town))
+    town.service.store.checkpoint_wal()
+    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+
+    async def enrol() -> None:
+        async with town.service.running():
+            before = town.service.scans
+            assert (await town.enrol()).status_code == 202
+            await town.until(lambda: town.service.scans > before + 1 and town.all_published())
+
+    asyncio.run(enrol())
+    town.service.store.close()
+    for file in (tmp_path / "log").glob("log.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
+    town.open()
+    done = run_recover(town)
+    assert (done.chains, done.unknown) == (1, 1)
+    town.reopen()
+    asyncio.run(enrol())
+    assert findings(town) == []
+    assert ask(town, "a.txt")[1] == ["unsigned-close"]
+    assert findings(town) == []
+    town.close()
+
+
+def test_tree_that_came_back_shows_no_file_that_lost_steps(town: Town) -> None:
+    """[R] Where proofs speak of that very tree, such a file has none: the server waits for the next generation."""
+    run_recover(town)
+    with town.service.store.transaction() as conn:
+        conn.execute("UPDATE trees SET audited = 1")
+    with pytest.raises(TryLater, match="lost steps"):
+        town.service.prover.prove(town.source.row, 1)
+    assert town.service.prover.prove(town.source.row, 2)

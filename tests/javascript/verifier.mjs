@@ -571,7 +571,7 @@ function replay(entries, headList, p, owner, pred) {
         break;
       }
       case 'closed': {
-        states('live', 'deleted');
+        if (e.reason !== 7) states('live', 'deleted'); else states('live', 'deleted', 'closed');
         const lost = e.reason === 7;                           // after a loss nothing is compared (4.6)
         if (lost) need((content === null) === (path === null), 'closed: content or path alone');
         else if (s.state === 'deleted') parts('none', 'none'); else parts('same', 'same');

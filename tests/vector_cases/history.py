@@ -265,6 +265,26 @@ def close_after_a_loss_with_another_content() -> Ask:
     return Ask(world, world.prove(1), b"other")
 
 
+@case(NOT_PROVEN, "closed")
+def close_after_a_loss_of_a_close() -> Ask:
+    """The server lost that it had closed the chain, and a client has seen it (SPEC 4.6)."""
+    world = small()
+    world.close(1, signed=False)
+    world.record(1, Operation.CLOSED, None, None, Closed(CloseReason.LOSS, (), b""))
+    world.publish()
+    return Ask(world, world.prove(1))
+
+
+@case(CHANGED, "illegal")
+def close_after_a_close_for_another_reason() -> Ask:
+    """[R] Nothing but a `closed` after a loss follows `closed`."""
+    world = small()
+    world.close(1, signed=False)
+    world.record(1, Operation.CLOSED, None, None, Closed(CloseReason.FULL, (), b""), replay=False)
+    world.publish()
+    return Ask(world, world.prove(1))
+
+
 @case(NOT_PROVEN, "unsigned-close")
 def generation_after_a_loss() -> Ask:
     """[R] The generation after a loss stands, once its owner has accepted what nobody can see any more."""
