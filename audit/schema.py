@@ -26,7 +26,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.sql.expression import ClauseElement
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _INTEGER = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER names SQLite's own row id
 _WITHOUT_ROWID = {"sqlite_with_rowid": False}

@@ -26,6 +26,7 @@ _COLUMNS: dict[int, tuple[tuple[str, str], ...]] = {
         ("owners", "chains_of VARCHAR NOT NULL DEFAULT ''"),
         ("tokens", "kind VARCHAR NOT NULL DEFAULT 'owner'"),
     ),
+    2: (),  # a new table
 }
 
 

@@ -42,7 +42,7 @@ def shape(path: str | os.PathLike[str]) -> dict[str, list[tuple[object, ...]]]:
 def test_old_store_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
     """Nothing is upgraded on the way: opening says that there is a command."""
     make_old(tmp_path / "log")
-    with pytest.raises(Refused, match="got schema version 1, want 2: .*nextcloud-audit upgrade"):
+    with pytest.raises(Refused, match="got schema version 1, want 3: .*nextcloud-audit upgrade"):
         open_store(os.fspath(tmp_path / "log"))
 
 
@@ -97,6 +97,6 @@ def test_upgrade_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     """The command says what it did, as data too."""
     make_old(tmp_path / "log")
     assert main(["upgrade", "--data", os.fspath(tmp_path / "log"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["versions"] == ["1", "2"]
+    assert json.loads(capsys.readouterr().out)["versions"] == ["1", "3"]
     assert main(["upgrade", "--data", os.fspath(tmp_path / "log")]) == 0
     assert "nothing to do" in capsys.readouterr().out
