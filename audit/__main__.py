@@ -26,6 +26,7 @@ SERVER = {
     "record": "scan a source once",
     "node": "run a witness and auditor for others",
     "token": "let somebody enrol",
+    "coverage": "what of a Nextcloud is recorded, read again lately, or unreadable",
     "upgrade": "bring a log's database to this version",
     "peer": "the nodes that cosign and replay a log: add, list, remove",
     "policy": "show, judge and hand out the policies that follow",

@@ -10,7 +10,7 @@ Nothing is taken on trust that can be computed:
     chain       every chain replayed from its entries and openings by the verifier's own rules; stored heads; the row
                 that repeats where the chain stands; chain id, generation, predecessor; seals against the signed trees;
                 what an `erased` entry names is gone, and nothing else is
-    folder      what the next scan compares with, against the chains, in both directions
+    folder      what the next scan compares with, against the chains, in both directions; of a Nextcloud alike
     pending     each entry and owner that is not in the tree waits exactly once, in the order of its chain
     log         each leaf against its entry or owner, tiles with their inner nodes, roots and map commitments of every
                 signed tree, the map replayed from the leaves, the log's signature and the cosignatures in every note
@@ -35,7 +35,18 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, LargeBinary, bindparam, func, literal_column, select
 
-from audit.chains import LIVE, OWNER, Current, chains_of, find_current, get_chain, get_owner, make_binding, read_ending
+from audit.chains import (
+    DELETED,
+    LIVE,
+    OWNER,
+    Current,
+    chains_of,
+    find_current,
+    get_chain,
+    get_owner,
+    make_binding,
+    read_ending,
+)
 from audit.directory import open_log
 from audit.errors import AuditError, Fatal
 from audit.mapstore import CREATE_MAP_PAGES, MapError, MapStore
@@ -50,6 +61,7 @@ from audit.schema import (
     LogTable,
     LostLeaf,
     MapPage,
+    NextcloudKnown,
     Owner,
     Pending,
     Source,
@@ -77,7 +89,7 @@ PROGRESS_EVERY = 1_000  # rows
 
 _CHAINS, _ENTRIES, _KNOWN, _OWNERS = table(ChainRow), table(EntryRow), table(FolderKnown), table(Owner)
 _PAGES, _PENDING, _SOURCES, _TREES = table(MapPage), table(Pending), table(Source), table(TreeRow)
-_TILES, _BUNDLES = table(TileRow), table(BundleRow)
+_TILES, _BUNDLES, _IN_NEXTCLOUD = table(TileRow), table(BundleRow), table(NextcloudKnown)
 
 _ALL_CHAINS = sql(select(_CHAINS).order_by(_CHAINS.c.id))
 _STEPS = sql(
@@ -128,6 +140,11 @@ _ALL_KNOWN = sql(
     select(*[_KNOWN.c[name] for name in ("source", "file_id", "path", "size", "digest")], _SOURCES.c.next_file_id)
     .select_from(_KNOWN.join(_SOURCES, _SOURCES.c.id == _KNOWN.c.source))
     .order_by(_KNOWN.c.source, _KNOWN.c.file_id)
+)
+_ALL_IN_NEXTCLOUD = sql(
+    select(*[_IN_NEXTCLOUD.c[name] for name in ("source", "file_id", "user", "path", "digest", "in_trash")]).order_by(
+        _IN_NEXTCLOUD.c.source, _IN_NEXTCLOUD.c.file_id
+    )
 )
 _UNKNOWN = sql(
     select(_CHAINS.c.id, _CHAINS.c.file_id)
@@ -366,6 +383,15 @@ class _Check:
                 self._find("folder", place, f"file id was never given out, the next one is {next_id}")
         for chain, file_id in self._conn.execute(_UNKNOWN):
             self._find("folder", f"chain {chain} (file {file_id})", "is live, and no scan knows of it")
+        for source, file_id, *seen, in_trash in self._counted(
+            "known in Nextcloud", _ALL_IN_NEXTCLOUD, "nextcloud_known"
+        ):
+            place = f"source {source} file {file_id}"
+            current = find_current(self._conn, source, file_id)
+            if current is None or current.status != (DELETED if in_trash else LIVE):
+                self._find("nextcloud", place, "is known from a look, and its chain says otherwise")
+            elif not in_trash and [current.user, current.path, current.digest] != seen:
+                self._find("nextcloud", place, "user, path or digest of the last look are not those of its chain")
 
     # -- pending ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from audit.batch import Observation
+from audit.chains import find_enrolled
 from audit.errors import Refused
 from audit.folder import Change, Known, Problem, Progress, scan
 from audit.recorder import Recorder
@@ -57,6 +58,26 @@ class FolderSource(NamedTuple):
     row: int
     source_id: str
     path: str
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def scan(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        full: bool = False,
+        exclude: Iterable[str] = (),
+        enrolled_only: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Summary:
+        """As `audit.sources` wants it."""
+        if enrolled_only and find_enrolled(store.reader(), self.row) is None:
+            return Summary(self.source_id, {}, [], 0)
+        return scan_folder(store, recorder, self, full=full, exclude=exclude, progress=progress, clock=clock)
 
 
 class Summary(NamedTuple):

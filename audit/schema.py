@@ -183,7 +183,8 @@ class NextcloudKnown(LogTable, table=True):
     __tablename__ = "nextcloud_known"
     __table_args__ = (
         Index("nextcloud_known_by_folder", "source", "viewer", "folder"),
-        Index("nextcloud_known_by_checked", "source", "in_trash", "checked"),
+        Index("nextcloud_known_by_checked", "source", "in_trash", "checked", "file_id"),
+        Index("nextcloud_known_by_etag", "source", "etag"),
         _WITHOUT_ROWID,
     )
     source: int = _int(primary_key=True, foreign_key="sources.id")

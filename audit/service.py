@@ -32,7 +32,6 @@ from typing import NamedTuple
 import httpx
 from sqlalchemy import func, select
 
-from audit.chains import find_enrolled
 from audit.directory import Directory
 from audit.enrolment import Enrolments
 from audit.errors import AuditError, Fatal, Refused
@@ -43,8 +42,9 @@ from audit.nextcloud.access import Access
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
-from audit.scanning import FolderSource, Stopped, Summary, scan_folder
+from audit.scanning import Stopped, Summary
 from audit.schema import ONE, ZERO, Pending, sql, table
+from audit.sources import ScanSource
 from audit.tree import Tree
 from verifier.errors import Error
 from verifier.note import format_vkey, parse_note, verify_cosignatures
@@ -106,7 +106,7 @@ class Service:
     def __init__(
         self,
         directory: Directory,
-        sources: Iterable[FolderSource],
+        sources: Iterable[ScanSource],
         *,
         clock: Callable[[], int] = system_clock,
         pace: Pace = DEFAULT_PACE,
@@ -213,8 +213,6 @@ class Service:
         while not self._stopping.is_set():
             self._scan_due.clear()
             for source in self.sources:
-                if self._enrol_first and find_enrolled(self.store.reader(), source.row) is None:
-                    continue
                 try:
                     self._heard(await asyncio.to_thread(self._scan, source))
                 except Stopped:
@@ -222,15 +220,19 @@ class Service:
                 except Fatal:
                     raise
                 except (AuditError, Error) as error:
-                    self._say(f"scan of {source.path}: {error}")
+                    self._say(f"scan of {source.name}: {error}")
             self.scans += 1
             if not self._stopping.is_set():
                 await _wait(self._scan_due, self.pace.scan_every_s)
 
-    def _scan(self, source: FolderSource) -> Summary:
-        exclude = [self.directory.path]
-        return scan_folder(
-            self.store, self.recorder, source, exclude=exclude, progress=self._check_stop, clock=self.clock
+    def _scan(self, source: ScanSource) -> Summary:
+        return source.scan(
+            self.store,
+            self.recorder,
+            exclude=[self.directory.path],
+            enrolled_only=self._enrol_first,
+            progress=self._check_stop,
+            clock=self.clock,
         )
 
     def _check_stop(self, _: Progress) -> None:

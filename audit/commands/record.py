@@ -1,4 +1,4 @@
-"""`nextcloud-audit record`: one scan of a folder, with progress, then exit."""
+"""`nextcloud-audit record`: one scan of a source, with progress, then exit."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ from audit.commands import common
 from audit.directory import locked, open_log
 from audit.folder import Progress
 from audit.recorder import Recorder
-from audit.scanning import Summary, add_folder, scan_folder
+from audit.scanning import Summary
+from audit.sources import SPECS, open_source
 from verifier.words import escape
 
 DESCRIPTION = "Scan a source once and record what changed. Publishing is `serve`'s work."
 EXAMPLES = """examples:
   nextcloud-audit record --data /var/lib/nextcloud-audit --source folder:/srv/letters
-  nextcloud-audit record --data ... --source folder:/srv/letters --full      read every byte again"""
+  nextcloud-audit record --data ... --source folder:/srv/letters --full      read every byte again
+  nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org
+
+A Nextcloud is read by the accounts in DIR/nextcloud.json, mode 0600, each with an app password (in Nextcloud: settings,
+security, "Create new app password"):
+  {"url":"https://cloud.example.org","accounts":[{"user":"alice","password":"..."},{"user":"bob","password":"..."}]}
+or, as an external app that reads as any user:
+  {"url":"https://cloud.example.org","appapi":{"id":"...","version":"...","secret":"..."}}
+What is shared with these accounts and whose owner has none here is not recorded, and the answer says so."""
 
 SHOWN_PROBLEMS = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the log's directory")
-    parser.add_argument("--source", metavar="folder:PATH", required=True, help="what to scan")
+    parser.add_argument("--source", metavar=SPECS, required=True, help="what to scan")
     parser.add_argument("--full", action="store_true", help="read every file again, changed or not")
     common.add_json(parser)
 
@@ -32,10 +41,11 @@ def run(args: Namespace) -> int:
     with locked(args.data):
         log = open_log(args.data)
         try:
-            source = add_folder(log.store, args.source)
+            source = open_source(log.store, args.data, args.source)
             show = show_progress if sys.stderr.isatty() else None
             recorder = Recorder(log.store, time.time)
-            summary = scan_folder(log.store, recorder, source, full=args.full, exclude=[args.data], progress=show)
+            scan = source.scan
+            summary = scan(log.store, recorder, full=args.full, exclude=[args.data], progress=show, clock=time.time)
             if show:
                 print(file=sys.stderr)
         finally:

@@ -11,9 +11,9 @@ from audit.api import create_app
 from audit.commands import common
 from audit.directory import locked, open_log
 from audit.peer_files import read_operators
-from audit.scanning import add_folder, list_folders
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
+from audit.sources import SPECS, list_sources, open_source
 from verifier.errors import Error, Usage
 from verifier.policy import AUDITORS, Policy, lint
 from verifier.words import parse_duration
@@ -23,9 +23,11 @@ DESCRIPTION = "Run a log: scan its sources, sign, have it cosigned and replayed,
 EXAMPLES = """examples:
   nextcloud-audit serve --data /var/lib/nextcloud-audit --source folder:/srv/letters
   nextcloud-audit serve --data ... --source folder:/srv/letters --enrol-first
+  nextcloud-audit serve --data ... --source nextcloud:https://cloud.example.org
 
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
+A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`).
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
 SIGTERM ends it, and at no moment is anything lost that was recorded."""
@@ -33,7 +35,7 @@ SIGTERM ends it, and at no moment is anything lost that was recorded."""
 
 def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the log's directory")
-    parser.add_argument("--source", metavar="folder:PATH", action="append", default=[], help="what to record; repeat")
+    parser.add_argument("--source", metavar=SPECS, action="append", default=[], help="what to record; repeat")
     parser.add_argument("--listen", metavar="HOST:PORT", default=LISTEN, help=f"(default: {LISTEN}; port 0: any)")
     parser.add_argument("--behind-tls", action="store_true", help="a proxy with TLS is in front: listen elsewhere")
     parser.add_argument("--scan-every", metavar="60s", default="60s", help="the pause between scans (default: 60s)")
@@ -57,7 +59,8 @@ def run(args: Namespace) -> int:
         log = open_log(args.data)
         try:
             say_weaknesses(args.data, log.witnesses, log.auditors)
-            sources = [add_folder(log.store, spec) for spec in args.source] or list_folders(log.store)
+            named = [open_source(log.store, args.data, spec) for spec in args.source]
+            sources = named or list_sources(log.store, args.data)
 
             def make_app(stop: Callable[[], None]) -> FastAPI:
                 def on_fatal(error: BaseException) -> None:

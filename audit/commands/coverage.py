@@ -1,0 +1,71 @@
+"""`nextcloud-audit coverage`: what of a Nextcloud has been recorded, and what has not been checked."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from functools import partial
+
+from audit.commands import common
+from audit.directory import open_log
+from audit.nextcloud.coverage import Coverage, measure
+from audit.nextcloud.source import Budget, list_nextclouds, open_configured
+from verifier.errors import Usage
+from verifier.words import escape, when
+
+NOT_WHOLE = 1
+DESCRIPTION = "Say what of a Nextcloud is recorded, read again lately, waiting or unreadable. Works beside `serve`."
+EXAMPLES = """examples:
+  nextcloud-audit coverage --data /var/lib/nextcloud-audit
+  nextcloud-audit coverage --data /var/lib/nextcloud-audit --days 7 --json
+
+Exit code 0 where everything that the accounts show is recorded and was read within these days, else 1. What is not
+listed cannot be counted: what belongs to users without an account here is said by `record`."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    common.add_data(parser, "the log's directory")
+    parser.add_argument("--days", metavar="N", type=int, default=Budget().days, help="read again within (default: 30)")
+    common.add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    if args.days < 1:
+        raise Usage(f"days: got {args.days}, want at least 1")
+    log = open_log(args.data)
+    try:
+        with log.store.snapshot() as conn:
+            sources = list_nextclouds(log.store, partial(open_configured, args.data))
+            reports = [measure(conn, s.row, s.source_id, int(time.time()), args.days) for s in sources]
+    finally:
+        log.store.close()
+    if not reports:
+        raise Usage("sources: this log has no Nextcloud")
+    common.emit(args, [coverage_data(report) for report in reports], "\n".join(map(coverage_text, reports)))
+    return 0 if all(report.is_whole for report in reports) else NOT_WHOLE
+
+
+def coverage_data(report: Coverage) -> dict[str, object]:
+    """Numbers as decimals in text, as everywhere."""
+    data: dict[str, object] = {
+        name: None if value is None else str(value) for name, value in report._asdict().items() if name != "unreadable"
+    }
+    failing = [{"why": item.why, "files": str(item.files), "example": item.example} for item in report.unreadable]
+    return {**data, "unreadable": failing, "whole": report.is_whole}
+
+
+def coverage_text(report: Coverage) -> str:
+    scanned = "never" if report.scanned is None else when(report.scanned)
+    oldest = "never" if report.oldest_read is None else when(report.oldest_read)
+    at_least = "at least " if report.unseen_folders or not report.accounts_walked else ""
+    lines = [
+        f"{report.source_id}: {'covered' if report.is_whole else 'NOT WHOLLY COVERED'}",
+        f"  files        {at_least}{report.files} known, {report.chained} chained, {report.in_trash} in the trash",
+        f"  read again   {report.read_again} of {report.files} within {report.days} days; the longest ago: {oldest}",
+        f"  waiting      {report.waiting}",
+        f"  walks        {report.accounts_walked} accounts seen whole, {report.unseen_folders} folders not",
+        f"  last scan    {scanned}",
+    ]
+    for item in report.unreadable:
+        lines.append(f"  unreadable   {item.files}: {escape(item.why)} (one of them: {escape(item.example)})")
+    return "\n".join(lines)

@@ -1,0 +1,372 @@
+"""A Nextcloud as a source: walks by folder etags, looks at what changed, reads again what nobody has read for long.
+
+    source = add_nextcloud(store, directory, "nextcloud:https://cloud.example.org")
+    summary = source.scan(store, recorder, ...)
+
+A scan is, for each account: walk, trash, drain the queue; then a share of the re-reading. A walk lists a folder, queues
+what is new, changed or gone there, and enters the folders whose etag is not the one that it knows. The etag of a folder
+is stored once everything below it is queued, so a walk that is cut short goes on where it was, and what is queued is
+durable. Where a folder's etag moved and nothing in it did, all its files are read: an upload with equal metadata moves
+nothing else. The queue is drained whenever it is long, so memory and disk stay flat however many files there are.
+
+Re-reading goes over everything within `days`, an equal share each day, the longest unread first, for at most `hours` a
+day at `bytes_per_s`; what it has used of that outlives a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from audit.chains import find_enrolled
+from audit.errors import AuditError, Fatal, Refused
+from audit.folder import Problem, Progress
+from audit.nextcloud import known as rows
+from audit.nextcloud.known import Dirty, Hint
+from audit.nextcloud.look import identity_of
+from audit.nextcloud.looking import BATCH, Looker, count_entries, whose
+from audit.nextcloud.values import Node, Session
+from audit.recorder import Recorder
+from audit.scanning import MIGRATE_LIMIT, Summary
+from audit.schema import NextcloudDirty, Source, sql, table
+from audit.store import Store
+from verifier.errors import Error, Usage
+
+SCHEME = "nextcloud"
+MAX_QUEUE = 10_000  # a walk pauses above it, and what is queued is looked at first
+MAX_PROBLEMS = 1_000
+TRASH_PAGE = 1_000
+DAY_S = 86_400
+
+Opener = Callable[[], AbstractAsyncContextManager[Sequence[Session]]]
+
+_SOURCES, _DIRTY = table(Source), table(NextcloudDirty)
+_LIST = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
+_SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
+_FAILING = sql(
+    select(_DIRTY.c.user, _DIRTY.c.path, _DIRTY.c.why)
+    .where(_DIRTY.c.source == bindparam("source"), _DIRTY.c.tries > bindparam("none"))
+    .limit(bindparam("limit"))
+    .offset(bindparam("start"))
+)
+
+
+class Budget(NamedTuple):
+    """Everything is read again within `days`, in at most `hours` a day, at `bytes_per_s` (0: as fast as it goes)."""
+
+    days: int = 30
+    hours: float = 5.0
+    bytes_per_s: float = 20e6
+
+
+class Rate(NamedTuple):
+    """A bound on looks at new and changed files; 0 is none."""
+
+    files_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+
+
+class Throttle:
+    """Waits so that on average no more than the rate goes through. A file that is large makes the next one wait."""
+
+    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self._clock, self._free = rate, clock, 0.0
+
+    async def wait(self, files: int, size: int) -> None:
+        now = self._clock()
+        start = max(now, self._free)
+        per_file = files / self.rate.files_per_s if self.rate.files_per_s else 0.0
+        per_byte = size / self.rate.bytes_per_s if self.rate.bytes_per_s else 0.0
+        self._free = start + max(per_file, per_byte)
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+def open_configured(directory: str) -> AbstractAsyncContextManager[Sequence[Session]]:
+    """The sessions of DIR/nextcloud.json."""
+    try:
+        client: Any = import_module("audit.nextcloud.client")
+    except ImportError as error:
+        raise Usage(f"nextcloud: this installation cannot talk to one ({error.name} is missing)") from None
+    opened: AbstractAsyncContextManager[Sequence[Session]] = client.open_sessions(client.read_config(directory))
+    return opened
+
+
+class NextcloudSource(NamedTuple):
+    """A Nextcloud that the log knows."""
+
+    row: int
+    source_id: str
+    url: str
+    opener: Opener
+    rate: Rate = Rate()
+    budget: Budget = Budget()
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def scan(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        full: bool = False,
+        exclude: Iterable[str] = (),
+        enrolled_only: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Summary:
+        """One scan, recorded: everything in the summary is durable when this returns. Runs a loop of its own."""
+        del exclude  # no file of a Nextcloud is in the log's directory as such
+        return asyncio.run(_Scan(self, store, recorder, clock, progress, enrolled_only).run(full))
+
+
+def add_nextcloud(store: Store, spec: str, opener: Opener) -> NextcloudSource:
+    """The Nextcloud as a source of this log, known or new: it is asked for its instance id."""
+    url = spec.removeprefix(f"{SCHEME}:")
+    if not url or url == spec or url.endswith("/"):
+        raise Usage(f"source: got {spec!r}, want nextcloud:URL without a slash at its end")
+    source_id = f"{SCHEME}:{asyncio.run(_ask_instance(opener))}"
+    return NextcloudSource(store.add_source(spec, source_id), source_id, url, opener)
+
+
+def list_nextclouds(store: Store, opener: Opener) -> list[NextcloudSource]:
+    """Every Nextcloud that the log knows."""
+    start = f"{SCHEME}:"
+    found = store.reader().execute(_LIST).fetchall()
+    return [
+        NextcloudSource(row, name, spec.removeprefix(start), opener)
+        for row, name, spec in found
+        if spec.startswith(start)
+    ]
+
+
+async def _ask_instance(opener: Opener) -> str:
+    async with opener() as sessions:
+        if not sessions:
+            raise Usage("nextcloud: there is no account to ask with")
+        return await sessions[0].instance_id()
+
+
+class _Folder(NamedTuple):
+    """A folder on the way: what it was listed with, and which folders in it are still to be entered."""
+
+    node: Node
+    left: list[Node]
+    failed: list[bool]  # whether something below could not be listed: then its etag is not stored
+
+
+class _Scan:
+    def __init__(
+        self,
+        source: NextcloudSource,
+        store: Store,
+        recorder: Recorder,
+        clock: Callable[[], float],
+        progress: Callable[[Progress], object] | None,
+        enrolled_only: bool,
+    ) -> None:
+        self.source, self.store, self.recorder, self.clock = source, store, recorder, clock
+        self._progress, self._enrolled_only = progress, enrolled_only
+        self.problems: list[Problem] = []
+        self._others: dict[str, int] = {}  # owners without an account here -> files and folders of theirs
+
+    async def run(self, full: bool) -> Summary:
+        async with self._open() as sessions:
+            looker = Looker(
+                self.store,
+                self.recorder,
+                self.source.row,
+                sessions,
+                self.clock,
+                pause=Throttle(self.source.rate).wait,
+                report=lambda: self._report(looker),
+            )
+            for session in sessions:
+                await self._one_account(looker, session)
+            await looker.drain()
+            if full:
+                await self.reread(looker, int(self.clock()))
+            else:
+                await self.reread_share(looker)
+        with self.store.transaction() as conn:
+            conn.execute(_SET_SCANNED, (int(self.clock()), self.source.row))
+        migrated = await asyncio.to_thread(self.recorder.migrate, self.source.row, MIGRATE_LIMIT)
+        return Summary(self.source.source_id, count_entries(looker.counts), self._all_problems(), migrated)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[list[Session]]:
+        """The sessions of this very Nextcloud, of those users that are to be recorded."""
+        async with self.source.opener() as sessions:
+            for session in sessions[:1]:
+                name = f"{SCHEME}:{await session.instance_id()}"
+                if name != self.source.source_id:
+                    raise Refused(f"source: {self.source.url} is {name} by now, want {self.source.source_id}")
+            conn = self.store.reader()
+            yield [
+                session
+                for session in sessions
+                if not self._enrolled_only or find_enrolled(conn, self.source.row, session.user) is not None
+            ]
+
+    async def _one_account(self, looker: Looker, session: Session) -> None:
+        """A server or an account that does not answer is a problem; the others go on."""
+        try:
+            await self.walk(looker, session)
+            await self.look_into_trash(session)
+        except Fatal:
+            raise
+        except (AuditError, Error) as error:
+            self.problems.append(Problem(f"{session.user}/", "unreadable", str(error)))
+            if rows.has_folder(self.store.reader(), self.source.row, session.user, ""):
+                self._not_seen(session.user, "")
+
+    # -- walking ------------------------------------------------------------------------------------------------
+
+    async def walk(self, looker: Looker, session: Session) -> None:
+        """Queues what changed in a user's files since the last walk."""
+        row, viewer = self.source.row, session.user
+        is_first = not rows.has_folder(self.store.reader(), row, viewer, "")
+        root = await self._enter(session, "", is_first)
+        stack = [] if root is None else [root]
+        while stack:
+            folder = stack[-1]
+            if not folder.left:
+                stack.pop()
+                if not folder.failed:
+                    with self.store.transaction() as conn:
+                        rows.put_folder(conn, row, viewer, folder.node.path, folder.node.etag)
+                elif stack:
+                    stack[-1].failed.append(True)
+                continue
+            child = folder.left.pop()
+            if rows.get_folder(self.store.reader(), row, viewer, child.path) == child.etag:
+                continue
+            try:
+                entered = await self._enter(session, child.path, is_first)
+            except Fatal:
+                raise
+            except (AuditError, Error) as error:
+                self.problems.append(Problem(f"{viewer}/{child.path}", "unreadable", str(error)))
+                self._not_seen(viewer, child.path)
+                folder.failed.append(True)
+                continue
+            if entered is not None:  # else it went away, and the folder above has another etag by now
+                stack.append(entered)
+            if rows.count_dirty(self.store.reader(), row) > MAX_QUEUE:
+                await looker.drain()
+            self._report(looker)
+
+    async def _enter(self, session: Session, path: str, is_first: bool) -> _Folder | None:
+        """Lists a folder and queues what is new, changed or gone in it."""
+        listed = await session.list_folder(path)
+        if not listed:
+            return None
+        folder, *nodes = listed
+        own = [node for node in nodes if self._is_ours(node, session)]
+        row, viewer, conn = self.source.row, session.user, self.store.reader()
+        known = rows.list_known(conn, row, viewer, path)
+        before = rows.list_subfolders(conn, row, viewer, path)
+        files = [node for node in own if not node.is_folder]
+        folders = [node for node in own if node.is_folder]
+        hints = [
+            Hint(node.file_id, viewer, node.path, is_first)
+            for node in files
+            if (row_of := known.get(node.file_id)) is None
+            or (row_of.path, row_of.identity, row_of.user) != (node.path, identity_of(node), whose(node, viewer))
+        ]
+        here = {node.file_id for node in files}
+        hints += [Hint(file_id, viewer, left.path) for file_id, left in known.items() if file_id not in here]
+        gone = before.keys() - {node.path for node in folders}
+        is_explained = hints or gone or any(before.get(node.path) != node.etag for node in folders)
+        seen = rows.get_folder(conn, row, viewer, path)
+        if seen is not None and seen != folder.etag and not is_explained:
+            hints = [Hint(node.file_id, viewer, node.path) for node in files]
+        with self.store.transaction() as writer:
+            now = int(self.clock())
+            rows.add(writer, row, hints, now)
+            if path and seen is None:  # so that it is missed, should it go before it was ever seen whole
+                rows.put_folder(writer, row, viewer, path, "")
+            for left_path in gone:
+                rows.add(writer, row, list(rows.list_below(writer, row, viewer, left_path)), now)
+                rows.drop_below(writer, row, viewer, left_path)
+        return _Folder(folder, folders, [])
+
+    def _is_ours(self, node: Node, session: Session) -> bool:
+        if whose(node, session.user) is not None:
+            return True
+        if node.owner not in self._others:
+            self._others[node.owner] = 0
+        self._others[node.owner] += 1
+        return False
+
+    def _not_seen(self, viewer: str, path: str) -> None:
+        """What stands below a folder is not known by now, whatever was seen there once: coverage has to say so."""
+        with self.store.transaction() as conn:
+            rows.put_folder(conn, self.source.row, viewer, path, "")
+
+    async def look_into_trash(self, session: Session) -> None:
+        """Queues files that were in the trash and are there no more: restored, or purged, of which no event tells."""
+        trashed = {item.file_id for item in await session.list_trash()}
+        after = -1
+        while page := rows.list_in_trash(self.store.reader(), self.source.row, session.user, after, TRASH_PAGE):
+            after = page[-1].file_id
+            left = [Hint(known.file_id, known.viewer, known.path) for known in page if known.file_id not in trashed]
+            with self.store.transaction() as conn:
+                rows.add(conn, self.source.row, left, int(self.clock()))
+
+    # -- reading again ------------------------------------------------------------------------------------------
+
+    async def reread(self, looker: Looker, before: int, limit: int | None = None, until: float | None = None) -> int:
+        """Reads files again whose bytes were read last before a time, the longest ago first; returns how many."""
+        after, done = (-1, -1), 0
+        while limit is None or done < limit:
+            size = BATCH if limit is None else min(BATCH, limit - done)
+            page = rows.list_oldest(self.store.reader(), self.source.row, after, before, size)
+            if not page or until is not None and time.monotonic() >= until:
+                break
+            after = page[-1].checked, page[-1].file_id
+            await looker.look_at_all(
+                [Dirty(self.source.row, known.file_id, "", known.viewer, known.path, 0, 0, 0) for known in page]
+            )
+            done += len(page)
+        return done
+
+    async def reread_share(self, looker: Looker) -> None:
+        """Today's share of all files, as far as today's hours go."""
+        row, budget, now = self.source.row, self.source.budget, int(self.clock())
+        used = rows.get_reads(self.store.reader(), row, now // DAY_S)
+        share = -(-rows.count_known(self.store.reader(), row) // budget.days) - used.files
+        left_s = budget.hours * 3600 - used.milliseconds / 1000
+        if share <= 0 or left_s <= 0:
+            return
+        start, read = time.monotonic(), looker.bytes
+        looker.pause = Throttle(Rate(0.0, budget.bytes_per_s)).wait
+        done = await self.reread(looker, now - DAY_S, share, start + left_s)
+        spent = int((time.monotonic() - start) * 1000)
+        total = rows.Reads(used.files + done, used.bytes + looker.bytes - read, used.milliseconds + spent)
+        with self.store.transaction() as conn:
+            rows.put_reads(conn, row, now // DAY_S, total)
+
+    # -- how it goes --------------------------------------------------------------------------------------------
+
+    def _report(self, looker: Looker) -> None:
+        if self._progress is not None:
+            waiting = rows.count_dirty(self.store.reader(), self.source.row)
+            self._progress(Progress(looker.files, looker.files + waiting, looker.bytes, looker.bytes))
+
+    def _all_problems(self) -> list[Problem]:
+        """What could not be listed, read, or is nobody's here."""
+        found = list(self.problems)
+        for user, path, why in self.store.reader().execute(_FAILING, (self.source.row, 0, MAX_PROBLEMS, 0)):
+            found.append(Problem(f"{user}/{path}", "unreadable", why))
+        for owner, count in sorted(self._others.items()):
+            found.append(Problem(owner, "no-account", f"{count} shared items are {owner}'s, who has no account here"))
+        return found

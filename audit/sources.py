@@ -1,0 +1,68 @@
+"""Sources behind one small interface: what `record` and `serve` need of a folder or a Nextcloud.
+
+    sources = [open_source(log.store, log.path, spec) for spec in specs] or list_sources(log.store, log.path)
+    summary = source.scan(log.store, recorder, exclude=[log.path])
+
+A spec is `folder:PATH` or `nextcloud:URL`; a log remembers those that it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from audit.folder import Progress
+from audit.nextcloud.source import SCHEME as NEXTCLOUD
+from audit.nextcloud.source import add_nextcloud, list_nextclouds, open_configured
+from audit.recorder import Recorder
+from audit.scanning import SCHEME as FOLDER
+from audit.scanning import Summary, add_folder, list_folders
+from audit.store import Store
+from verifier.errors import Usage
+
+SPECS = "folder:PATH|nextcloud:URL"
+
+
+class ScanSource(Protocol):
+    """Something that can be scanned. `name` is for messages."""
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def source_id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def scan(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        full: bool = False,
+        exclude: Iterable[str] = (),
+        enrolled_only: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float],
+    ) -> Summary:
+        """One scan, in the caller's thread; everything in the summary is durable when it returns.
+
+        `enrolled_only`: nothing is read whose owner has not enrolled.
+        """
+
+
+def open_source(store: Store, directory: str, spec: str) -> ScanSource:
+    """The source of this spec, known or new."""
+    scheme = spec.partition(":")[0]
+    if scheme == FOLDER:
+        return add_folder(store, spec)
+    if scheme == NEXTCLOUD:
+        return add_nextcloud(store, spec, partial(open_configured, directory))
+    raise Usage(f"source: got {spec!r}, want {SPECS}")
+
+
+def list_sources(store: Store, directory: str) -> list[ScanSource]:
+    """Every source that the log knows."""
+    return [*list_folders(store), *list_nextclouds(store, partial(open_configured, directory))]
