@@ -2,7 +2,7 @@
 
     nextcloud-audit serve --data DIR --source folder:/srv/letters
 
-    0 done   1 fsck, lint or coverage found something   4 malformed input, usage, what can't be   70 a fault of the program
+    0 done   1 a check found something   4 malformed input, usage, or what can't be now   70 a fault of the program
 
 Only the module of the command that was asked for is imported.
 """

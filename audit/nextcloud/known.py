@@ -19,6 +19,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from audit.nextcloud.hints import Hint as EventHint
 from audit.nextcloud.look import Known
 from audit.schema import (
     EMPTY,
@@ -43,6 +44,11 @@ class Hint(NamedTuple):
     user: str
     path: str
     predates: bool = False
+
+
+def from_event(event: EventHint) -> Hint:
+    """The hint of an event, as the queue keeps it."""
+    return Hint(event.file_id or 0, event.user, event.path or "")
 
 
 class Dirty(NamedTuple):

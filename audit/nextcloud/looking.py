@@ -150,11 +150,13 @@ class Looker:
 
     async def _locate(self, dirty: Dirty, known: Known | None) -> tuple[Session, Node | None]:
         """The file, through its owner's account where there is one."""
+        if known is not None and known.viewer not in self.sessions:
+            raise PeerFailed(f"account: there is none for {known.viewer}")
         viewers = dict.fromkeys([known.viewer, dirty.user] if known else [dirty.user])
         here = [self.sessions[viewer] for viewer in viewers if viewer in self.sessions]
-        if not here or known is not None and known.viewer not in self.sessions:
-            raise PeerFailed(f"account: there is none for {known.viewer if known else dirty.user}")
         path = known.path if known else dirty.path
+        if not here:  # nobody's name was told, or one without an account: a path means nothing then
+            here, path = list(self.sessions.values()), ""
         for session in here:
             node = await session.stat(path) if path else None
             if dirty.file_id and (node is None or node.file_id != dirty.file_id):
@@ -165,7 +167,7 @@ class Looker:
             for session in self.sessions.values():  # somebody else's now? Rare: everybody is asked
                 if session not in here and (node := await session.find(dirty.file_id)) is not None:
                     return await self._as_owner(session, node)
-        return here[0], None
+        return (here or list(self.sessions.values()))[0], None
 
     async def _as_owner(self, session: Session, node: Node) -> tuple[Session, Node]:
         owner = self.sessions.get(node.owner)

@@ -7,7 +7,9 @@ A scan is, for each account: walk, trash, drain the queue; then a share of the r
 what is new, changed or gone there, and enters the folders whose etag is not the one that it knows. The etag of a folder
 is stored once everything below it is queued, so a walk that is cut short goes on where it was, and what is queued is
 durable. Where a folder's etag moved and nothing in it did, all its files are read: an upload with equal metadata moves
-nothing else. The queue is drained whenever it is long, so memory and disk stay flat however many files there are.
+nothing else. Where something else did, it may hide behind that: small folders are read all the same, of large ones a
+hint or the re-reading has to tell. The queue is drained whenever it is long, so memory and disk stay flat however many
+files there are.
 
 Re-reading goes over everything within `days`, an equal share each day, the longest unread first, for at most `hours` a
 day at `bytes_per_s`; what it has used of that outlives a restart.
@@ -41,6 +43,7 @@ from verifier.errors import Error, Usage
 SCHEME = "nextcloud"
 MAX_QUEUE = 10_000  # a walk pauses above it, and what is queued is looked at first
 MAX_PROBLEMS = 1_000
+SMALL_FOLDER = 64, 8 << 20  # files and bytes that are read again whenever the folder's etag moved
 TRASH_PAGE = 1_000
 DAY_S = 86_400
 
@@ -153,6 +156,10 @@ async def _ask_instance(opener: Opener) -> str:
         if not sessions:
             raise Usage("nextcloud: there is no account to ask with")
         return await sessions[0].instance_id()
+
+
+def _is_small(files: Sequence[Node]) -> bool:
+    return len(files) <= SMALL_FOLDER[0] and sum(node.size for node in files) <= SMALL_FOLDER[1]
 
 
 class _Folder(NamedTuple):
@@ -287,8 +294,8 @@ class _Scan:
         gone = before.keys() - {node.path for node in folders}
         is_explained = hints or gone or any(before.get(node.path) != node.etag for node in folders)
         seen = rows.get_folder(conn, row, viewer, path)
-        if seen is not None and seen != folder.etag and not is_explained:
-            hints = [Hint(node.file_id, viewer, node.path) for node in files]
+        if seen is not None and seen != folder.etag and (not is_explained or _is_small(files)):
+            hints += [Hint(node.file_id, viewer, node.path) for node in files]
         with self.store.transaction() as writer:
             now = int(self.clock())
             rows.add(writer, row, hints, now)
