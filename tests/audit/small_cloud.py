@@ -183,8 +183,9 @@ class SmallSession:
             raise TryLater("changed")
         if path in self.cloud.broken:
             raise PeerFailed("answered 403")
+        reading = reading_of(file.data)
         self.cloud.on_read(file)
-        return reading_of(file.data)
+        return reading
 
     async def list_versions(self, file_id: int) -> Sequence[Version]:
         file = self.cloud.files[file_id]

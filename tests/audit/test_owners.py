@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.api import NotFound, _own_chain
 from audit.batch import Observation
 from audit.chains import Current, find_current, get_owner, load_chain
 from audit.directory import add_token
@@ -131,6 +132,9 @@ def test_keys_open_what_is_under_their_own_root(log: LogSetup) -> None:
         (own,) = find_own(conn, keys[name].public, "nextcloud:oc1")
         assert {i for i in range(1, 5) if own.has(current(log, i).owner)} == theirs
         assert own.owners is not None
+        for file_id in set(range(1, 6)) - theirs:  # one that is another's is as one that is not there
+            with pytest.raises(NotFound):
+                _own_chain(conn, own, file_id)
         for file_id in range(1, 5):
             if file_id in theirs:
                 prover.build_for(conn, current(log, file_id), owners=own.owners)
