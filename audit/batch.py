@@ -241,7 +241,7 @@ class Batch:
         self, current: Current, content: Content | None, path: str | None, taints: tuple[Taint, ...]
     ) -> Current:
         """`closed` after a loss, which no replay can check."""
-        argument, remark = Closed(CloseReason.LOSS, taints, b""), {ContextField.REMARK: LOSS_REMARK}
+        argument, remark = Closed(CloseReason.LOSS, tuple(sorted(taints)), b""), {ContextField.REMARK: LOSS_REMARK}
         entry = Entry(Operation.CLOSED, current.last_seq + 1, self._now, 0, b"", b"", b"", argument)
         data, openings = build_entry(entry, content, path, remark)
         return self._collect(current, Operation.CLOSED, data, openings, content, path)

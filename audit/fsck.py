@@ -104,6 +104,7 @@ _before = func.lag(_CHAINS.c.id).over(partition_by=[_CHAINS.c.source, _CHAINS.c.
 _ordered = select(_CHAINS.c.id, _CHAINS.c.predecessor, _before.label("before")).subquery()
 _LOST = table(LostLeaf)
 _LOST_STEPS = sql(select(_LOST.c.seq, _LOST.c.x).where(_LOST.c.name == bindparam("name")))
+_LOST_RANGE = sql(select(func.min(_LOST.c.leaf_index), func.max(_LOST.c.leaf_index)))
 _LOST_LEAVES = sql(select(_LOST).order_by(_LOST.c.leaf_index))
 _WRONG_PREDECESSORS = sql(select(_ordered).where(_ordered.c.predecessor.is_distinct_from(_ordered.c.before)))
 _SIGNED_ROOT = sql(select(_TREES.c.root).where(_TREES.c.size == bindparam("size"), _TREES.c.first_note.is_not(None)))
@@ -476,8 +477,11 @@ class _Leaves:
         self._maps = MapStore()
         self._entries = _Ahead(conn.execute(_LOGGED), 1, lambda row: self._not_there("step", *row[:3:2]))
         self._lost = _Ahead(conn.execute(_LOST_LEAVES), 1, lambda row: self._not_there("lost leaf", *row[:2]))
-        has_lost = conn.execute(sql(select(func.count()).select_from(_LOST))).fetchone()[0]
-        self._heads: dict[bytes, bytes] = {} if has_lost else _Forgetful()  # of every chain, where steps were lost
+        first, last = conn.execute(_LOST_RANGE).fetchone()
+        self._came_back = range(first or 0, last or 0)  # trees that were signed in between left their commitment alone
+        self._heads: dict[bytes, bytes] = (
+            {} if last is not None else _Forgetful()
+        )  # of every chain, where steps were lost
         self._owners = _Ahead(conn.execute(_ENROLLED), 1, lambda row: self._not_there("owner", *row))
         self._trees = _Ahead(conn.execute(_ALL_TREES), 1, lambda row: self._no_leaves(row[0]))
         self._levels: list[list[bytes]] = []  # of each level the hashes of the tile that is being filled
@@ -538,6 +542,8 @@ class _Leaves:
         tree = self._trees.take(index + 1)
         if tree is not None and isinstance(leaf, MapLeaf):
             self._tree(Signed._make(tree), leaf.root)
+        elif isinstance(leaf, MapLeaf) and index in self._came_back:
+            self._replay_map(index + 1, {"committed": leaf.root})
         elif tree is not None or isinstance(leaf, MapLeaf):
             self._find("leaf", place, "want a map commitment at the end of each signed tree, and nowhere else")
 
@@ -574,13 +580,16 @@ class _Leaves:
         place = f"tree {tree.size}"
         if fold_right(self._peaks) != tree.root:
             self._find("tree", place, "root is not that of its leaves")
-        replayed = self._maps.update(self._replay, tree.size, self._changed)
-        self._maps.prune(self._replay, tree.size)
-        self._changed.clear()
-        for what, root in (("committed", committed), ("stored", tree.map_root)):
-            if root != replayed:
-                self._find("tree", place, f"the {what} map root is not that of a replay of its leaves")
+        self._replay_map(tree.size, {"committed": committed, "stored": tree.map_root})
         self._check.check_notes(tree, place)
+
+    def _replay_map(self, size: int, roots: dict[str, bytes]) -> None:
+        replayed = self._maps.update(self._replay, size, self._changed)
+        self._maps.prune(self._replay, size)
+        self._changed.clear()
+        for what, root in roots.items():
+            if root != replayed:
+                self._find("tree", f"tree {size}", f"the {what} map root is not that of a replay of its leaves")
 
     def _not_there(self, what: str, index: int, name: object) -> None:
         self._find("leaf", f"leaf {index}", f"{what} {_shown(name)} says that it stands there, and it does not")

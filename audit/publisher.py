@@ -432,7 +432,12 @@ def read_proof_tree(conn: sqlite3.Connection) -> Signed | None:
 
 def read_tree(conn: sqlite3.Connection, statement: str, *values: int) -> Signed | None:
     row = conn.execute(statement, values).fetchone()
-    return None if row is None else Signed._make(row)
+    if row is None:
+        return None
+    tree = Signed._make(row)
+    if not tree.signed or not tree.newest_note:
+        raise Fatal(f"tree {tree.size}: a row without its note: the store is damaged")
+    return tree
 
 
 def _require_tree(conn: sqlite3.Connection, size: int) -> Signed:

@@ -49,10 +49,7 @@ class Shared(FakeNextcloud):
         if path.startswith("/public.php/webdav"):
             return self._link(request, path)
         if path == "/remote.php/dav/files/bob/Shared/a.txt" and self._user(request).uid == "bob":
-            found = {
-                key: "shared" if key.endswith("mount-type") else v for key, v in node_properties(self.file).items()
-            }
-            return self._found(path, found)
+            return self._found(path, node_properties(self.file, self.bob))
         return None
 
     def _link(self, request: Request, path: str) -> Response:
@@ -67,7 +64,7 @@ class Shared(FakeNextcloud):
         node = places.get(given, {}).get(path if path.count("/") > 2 else "/public.php/webdav/")
         if given not in places or node is None:
             return Response(status_code=401 if given not in places else 404)
-        return self._found(path, node_properties(node))
+        return self._found(path, node_properties(node, self.alice))
 
     def _found(self, path: str, properties: dict[str, str]) -> Response:
         from audit.nextcloud import dav
