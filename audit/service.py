@@ -44,7 +44,7 @@ from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read
 from audit.recorder import Recorder
 from audit.scanning import Stopped, Summary
 from audit.schema import ONE, ZERO, Pending, sql, table
-from audit.sources import ScanSource
+from audit.sources import ScanSource, open_access
 from audit.tree import Tree
 from verifier.errors import Error
 from verifier.note import format_vkey, parse_note, verify_cosignatures
@@ -148,7 +148,8 @@ class Service:
         self._make_events()
         self._loop = asyncio.get_running_loop()
         self._stop_scan.clear()
-        async with self._make_client() as client:
+        opened = open_access(self.sources, self.directory.path)
+        async with self._make_client() as client, opened as self.access:
             federation = Federation(
                 client,
                 self.publisher,

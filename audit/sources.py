@@ -8,13 +8,16 @@ A spec is `folder:PATH` or `nextcloud:URL`; a log remembers those that it was gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
 from audit.folder import Progress
+from audit.nextcloud.access import Access
+from audit.nextcloud.client import make_client, read_config
 from audit.nextcloud.source import SCHEME as NEXTCLOUD
-from audit.nextcloud.source import add_nextcloud, list_nextclouds, open_configured
+from audit.nextcloud.source import NextcloudSource, add_nextcloud, list_nextclouds, open_configured
 from audit.recorder import Recorder
 from audit.scanning import SCHEME as FOLDER
 from audit.scanning import Summary, add_folder, list_folders
@@ -61,6 +64,17 @@ def open_source(store: Store, directory: str, spec: str) -> ScanSource:
     if scheme == NEXTCLOUD:
         return add_nextcloud(store, spec, partial(open_configured, directory))
     raise Usage(f"source: got {spec!r}, want {SPECS}")
+
+
+@asynccontextmanager
+async def open_access(sources: Iterable[ScanSource], directory: str) -> AsyncIterator[Access | None]:
+    """Who of a Nextcloud may have which proof is asked there; None where no source is one."""
+    cloud = next((source for source in sources if isinstance(source, NextcloudSource)), None)
+    if cloud is None:
+        yield None
+        return
+    async with make_client() as client:
+        yield Access(cloud.row, cloud.source_id, read_config(directory), client)
 
 
 def list_sources(store: Store, directory: str) -> list[ScanSource]:

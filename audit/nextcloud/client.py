@@ -2,6 +2,8 @@
 
     DIR/nextcloud.json (0600)   {"url":"https://cloud.example.org","accounts":[{"user":"alice","password":"…"}]}
                           or    {"url":"https://cloud.example.org","appapi":{"id":"…","version":"1.0.0","secret":"…"}}
+                          and   "host":{"data":"/srv/data","database":"mysql://…","prefix":"oc_","instance":"oc…"}
+                                on the Nextcloud's own machine: bytes then come from its disk (`samehost`)
 
     async with open_sessions(read_config(directory)) as sessions:
         for session in sessions: await session.list_folder("")
@@ -30,7 +32,7 @@ import json
 import os
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha3_256
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -43,7 +45,8 @@ import httpx
 from audit.errors import PeerFailed, TryLater
 from audit.federation import Busy
 from audit.nextcloud import dav
-from audit.nextcloud.values import Node, Reading, Trashed, Version
+from audit.nextcloud.samehost import HostConfig, HostFirst, open_host
+from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 from verifier.encoding import check_text, decode_decimal
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret
@@ -57,6 +60,7 @@ MAX_RETRY_AFTER_S, RETRY_AFTER_S = 3600, 5
 MAX_CONFIG, MAX_ACCOUNTS, MAX_USERS = 1 << 20, 1_000, 1_000_000
 MAX_OCS = 64 << 20
 MAX_NAME = 255
+MAX_HOST = 4_096  # bytes of a path, or of a database's address
 AA_VERSION = "4.0.0"
 _T = TypeVar("_T")
 _BUSY = {423: "locked", 429: "too many requests", 502: "bad gateway", 503: "unavailable", 504: "gateway timeout"}
@@ -102,6 +106,7 @@ class Config(NamedTuple):
     url: str
     accounts: tuple[Account, ...]
     appapi: AppAPI | None
+    host: HostConfig | None = None
 
 
 # The configuration
@@ -122,18 +127,22 @@ def parse_config(data: bytes) -> Config:
         found = json.loads(data, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         raise Malformed("no JSON, or a member twice", CONFIG) from None
-    members = _object(found, {"url", "appapi"} if "appapi" in _keys(found) else {"url", "accounts"}, CONFIG)
+    names = {"url", "appapi" if "appapi" in _keys(found) else "accounts"} | _keys(found) & {"host"}
+    members = _object(found, names, CONFIG)
     url = check_url(members["url"])
+    host = _host(members["host"]) if "host" in members else None
     if "appapi" in members:
         app = _object(members["appapi"], {"id", "version", "secret"}, "appapi")
-        return Config(url, (), AppAPI(_header(app, "id"), _header(app, "version"), Secret(_header(app, "secret"))))
+        return Config(
+            url, (), AppAPI(_header(app, "id"), _header(app, "version"), Secret(_header(app, "secret"))), host
+        )
     accounts = members["accounts"]
     if type(accounts) is not list or not 1 <= len(accounts) <= MAX_ACCOUNTS:
         raise Malformed(f"want 1 to {MAX_ACCOUNTS} of them", "accounts")
     parsed = tuple(_account(account) for account in accounts)
     if len({account.user for account in parsed}) != len(parsed):
         raise Malformed("a user twice", "accounts")
-    return Config(url, parsed, None)
+    return Config(url, parsed, None, host)
 
 
 def check_url(value: object) -> str:
@@ -173,6 +182,11 @@ def _account(value: object) -> Account:
     return Account(user, Secret(password))
 
 
+def _host(value: object) -> HostConfig:
+    members = _object(value, set(HostConfig._fields), "host")
+    return HostConfig(*(_text(members, name, MAX_HOST) for name in HostConfig._fields))
+
+
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
@@ -190,10 +204,10 @@ def _object(value: object, names: set[str], where: str) -> dict[str, object]:
     return value
 
 
-def _text(members: dict[str, object], name: str) -> str:
+def _text(members: dict[str, object], name: str, limit: int = MAX_NAME) -> str:
     value = members[name]
     try:
-        return check_text(value, name, MAX_NAME)
+        return check_text(value, name, limit)
     except Malformed as error:
         raise Malformed(error.what, name) from None  # what was got may be the secret
 
@@ -211,16 +225,26 @@ def _header(members: dict[str, object], name: str) -> str:
 @asynccontextmanager
 async def open_sessions(
     config: Config, transport: httpx.AsyncBaseTransport | None = None, at_once: int = AT_ONCE
-) -> AsyncIterator[list[DavSession]]:
+) -> AsyncIterator[Sequence[Session]]:
     """A session for each account, or through AppAPI for each user that there is."""
     async with make_client(transport, at_once) as client:
-        server = Server(config.url, client, at_once)
-        if config.appapi is None:
-            yield [DavSession(server, account.user, _basic(account)) for account in config.accounts]
+        sessions = await _dav_sessions(config, Server(config.url, client, at_once))
+        if config.host is None:
+            yield sessions
             return
-        app = config.appapi
-        users = await list_users(server, as_user(app, ""))
-        yield [DavSession(server, user, as_user(app, user)) for user in users]
+        host = await asyncio.to_thread(open_host, config.host)
+        try:
+            yield [HostFirst(session, host) for session in sessions]
+        finally:
+            host.close()
+
+
+async def _dav_sessions(config: Config, server: Server) -> list[DavSession]:
+    if config.appapi is None:
+        return [DavSession(server, account.user, _basic(account)) for account in config.accounts]
+    app = config.appapi
+    users = await list_users(server, as_user(app, ""))
+    return [DavSession(server, user, as_user(app, user)) for user in users]
 
 
 def make_client(transport: httpx.AsyncBaseTransport | None = None, at_once: int = AT_ONCE) -> httpx.AsyncClient:

@@ -35,7 +35,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from audit import hashing
 from audit.errors import PeerFailed, TryLater
 from audit.hashing import Hashed, Problem, Seen
-from audit.nextcloud.values import Node, Reading, Trashed, Version
+from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 from verifier.errors import Usage
 
 PAGE = 2_000  # rows of oc_filecache at a time
@@ -54,6 +54,9 @@ class HostConfig(NamedTuple):
     database: str
     prefix: str
     instance: str
+
+    def __repr__(self) -> str:
+        return f"HostConfig(data={self.data!r}, instance={self.instance!r})"  # the database's address has a password
 
 
 class Row(NamedTuple):
@@ -393,6 +396,51 @@ class HostSession:
         if node is None:
             return None
         return self._host.read_path(self.user, f"{VERSIONS}/{node.path}.v{version_id}")
+
+
+class HostFirst:
+    """A user's view over WebDAV, whose bytes come from this machine's disk wherever disk and database agree.
+
+    What Nextcloud shows (folders, mounts, versions, trash) is WebDAV's to say; of the bytes that it would send, the
+    disk has most, and reading them there holds no lock.
+    """
+
+    def __init__(self, session: Session, host: Host) -> None:
+        self.user, self._dav, self._disk = session.user, session, HostSession(host, session.user)
+
+    async def instance_id(self) -> str:
+        shown, here = await self._dav.instance_id(), await self._disk.instance_id()
+        if shown != here:
+            raise Usage(f"host: instance {here!a} is not the one at the url, which is {shown!a}")
+        return shown
+
+    async def list_folder(self, path: str) -> list[Node]:
+        return await self._dav.list_folder(path)
+
+    async def stat(self, path: str) -> Node | None:
+        return await self._dav.stat(path)
+
+    async def find(self, file_id: int) -> Node | None:
+        return await self._dav.find(file_id)
+
+    async def read(self, path: str, etag: str) -> Reading:
+        try:
+            return await self._disk.read(path, etag)
+        except (TryLater, PeerFailed):
+            return await self._dav.read(path, etag)
+
+    async def list_versions(self, file_id: int) -> Sequence[Version]:
+        return await self._dav.list_versions(file_id)
+
+    async def read_version(self, file_id: int, version_id: str) -> Reading | None:
+        try:
+            found = await self._disk.read_version(file_id, version_id)
+        except (TryLater, PeerFailed):
+            found = None
+        return found or await self._dav.read_version(file_id, version_id)
+
+    async def list_trash(self) -> list[Trashed]:
+        return await self._dav.list_trash()
 
 
 def to_node(row: Row, user: str) -> Node:

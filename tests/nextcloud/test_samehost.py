@@ -15,10 +15,11 @@ from sqlalchemy import create_engine, text
 from audit.errors import PeerFailed, TryLater
 from audit.hashing import Problem
 from audit.nextcloud import samehost
-from audit.nextcloud.samehost import Host, HostConfig, HostSession, open_host
+from audit.nextcloud.client import parse_config
+from audit.nextcloud.samehost import Host, HostConfig, HostFirst, HostSession, open_host
 from audit.nextcloud.values import Node, Reading, Trashed, Version
 from tests.nextcloud.databases import KINDS, database
-from verifier.errors import Usage
+from verifier.errors import Malformed, Usage
 
 FOLDER, PLAIN = 1, 2
 ALICE, BOB, LONG = 10, 11, 12
@@ -245,3 +246,56 @@ def test_samehost_says_what_is_wrong_with_the_configuration(tmp_path: Path, data
     """A database that is none, or not Nextcloud's, is a mistake of the configuration; no secret is in the words."""
     with pytest.raises(Usage, match="database"):
         open_host(HostConfig(str(tmp_path), database, "oc_", "oc1"))
+
+
+class Dav(HostSession):
+    """Stands for WebDAV: it knows what the disk does not, and counts how often it has to read."""
+
+    def __init__(self, host: Host, user: str, instance: str = "ocinstance") -> None:
+        super().__init__(host, user)
+        self.reads, self.instance = 0, instance
+
+    async def instance_id(self) -> str:
+        return self.instance
+
+    async def read(self, path: str, etag: str) -> Reading:
+        self.reads += 1
+        return reading(b"over WebDAV")
+
+    async def read_version(self, file_id: int, version_id: str) -> Reading | None:
+        self.reads += 1
+        return reading(b"an old one") if version_id == "5" else None
+
+
+def test_samehost_reads_the_disk_first(cloud: Cloud) -> None:
+    """Bytes come from the disk; where it can't tell, WebDAV is asked, and only then."""
+    cloud.put("alice", ALICE, "a.txt", b"a")
+    number = cloud.put("alice", ALICE, "secret.txt", b"x", encrypted=1)
+
+    async def look(dav: Dav) -> None:
+        first = HostFirst(dav, host)
+        node, hidden = await first.stat("a.txt"), await first.find(number)
+        assert node is not None
+        assert hidden is not None
+        assert (await first.read("a.txt", node.etag), dav.reads) == (reading(b"a"), 0)
+        assert (await first.read("secret.txt", hidden.etag), dav.reads) == (reading(b"over WebDAV"), 1)
+        assert await first.read_version(number, "5") == reading(b"an old one")
+        assert await first.read_version(number, "6") is None
+        with pytest.raises(Usage, match="not the one at the url"):
+            await HostFirst(Dav(host, "alice", "ocother"), host).instance_id()
+
+    host = opened(cloud)
+    asyncio.run(look(Dav(host, "alice")))
+    host.close()
+
+
+def test_samehost_configuration_hides_the_password() -> None:
+    """Neither its own text nor that of the whole configuration shows the database's address."""
+    host = b'"host":{"data":"/srv","database":"mysql://u:pass-word@h/n","prefix":"oc_","instance":"oc1"}'
+    start = b'{"url":"https://c.example","accounts":[{"user":"a","password":"b"}]'
+    config = parse_config(start + b"," + host + b"}")
+    assert config.host == HostConfig("/srv", "mysql://u:pass-word@h/n", "oc_", "oc1")
+    assert "pass-word" not in repr(config)
+    assert parse_config(start + b"}").host is None
+    with pytest.raises(Malformed):
+        parse_config(start + b',"host":{"data":"/srv"}}')
