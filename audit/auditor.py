@@ -265,7 +265,10 @@ class Mirror:
 
     def refresh(self) -> None:
         """Takes up what another process of this node has added meanwhile."""
-        state = self._load_state()
+        try:
+            state = self._load_state()
+        except sqlite3.Error as error:
+            raise Fatal(f"mirror: {error}") from error
         if state[0] != self.size:
             self.size, self._peaks, self.note = state
 
@@ -513,10 +516,10 @@ class Auditor:
         """The mirror, once it is the target's tree. What is found against the log is kept: row, halt, then a file."""
         origin = target.checkpoint.origin
         mirror = self.mirror(origin)
-        mirror.refresh()
         signed = self._store.head(AUDITOR, origin)
         known_note = signed.note if signed else b""
         try:
+            mirror.refresh()
             check_target(target.checkpoint, signed, mirror.size)
             known_note = mirror.note or known_note
             check_target(target.checkpoint, mirror.target() if mirror.size else None, mirror.size)
@@ -537,17 +540,17 @@ class Auditor:
         """Writes what convinces a third person, where there is such a thing. The refusal stands in any case."""
         from audit.evidence import Files, of_finding, of_notes
 
-        tiles = TileReader(self._fetch, url, target.checkpoint.size)
+        origin = target.checkpoint.origin
+        tiles, log = TileReader(self._fetch, url, target.checkpoint.size), self._store.log(origin)
         try:
             if isinstance(refusal, Finding):
                 value = await of_finding(refusal, mirror, target, tiles, self._folder, now)
             else:
                 value = await of_notes(known_note, target.note, tiles, now)
-        except (AuditError, Error):
-            return  # the log does not show what it takes; the next audit tries again
-        log = self._store.log(target.checkpoint.origin)
-        if value is not None and log is not None:
-            self.evidence[log.key.name] = Files(self._folder.parent).keep(value, log.key, now)
+            if value is not None and log is not None:
+                self.evidence[origin] = Files(self._folder.parent).keep(value, log.key, now)
+        except (AuditError, Error, sqlite3.Error, OSError):
+            return  # not shown by the log, or no room to write: row and halt are there, and the next audit tries again
 
     async def _catch_up(self, mirror: Mirror, target: Target, signed: Head | None, url: str) -> None:
         """Grows the mirror to the target, or as far as one request may; what it has by then it keeps."""

@@ -107,17 +107,29 @@ class Monitor:
     def __init__(self, node: Node, folder: Path, clock: Callable[[], int], settings: Settings) -> None:
         self._node, self._folder, self._clock, self._settings = node, folder, clock, settings
         self.sizes: dict[str, int] = {}  # origin -> leaves held and replayed
+        self.errors: list[Error] = []  # of logs that could not be audited at all, such as a damaged memory
 
     async def run(self, logs: list[Log]) -> list[Found]:
         """Audits these logs, as far as the budget goes; what is left comes first the next time."""
         found: list[Found] = []
-        for log in sorted(logs, key=lambda log: read_seen(self._folder, log).time):
+        for log in sorted(logs, key=self._last_audit):
             if self._settings.deadline():
                 found.append(Found(SLOW, log.key.name, "not reached within the budget; it comes first the next time"))
                 continue
-            found += await Round(self._node, self._folder, self._clock, self._settings, log).run()
+            this = Round(self._node, self._folder, self._clock, self._settings, log)
+            try:
+                await this.run()
+            except Error as error:  # the other logs are audited all the same
+                self.errors.append(error)
+            found += this.found
             self.sizes[log.key.name] = self._node.auditor.mirror(log.key.name).size
         return found
+
+    def _last_audit(self, log: Log) -> int:
+        try:
+            return read_seen(self._folder, log).time
+        except Error:
+            return 0
 
 
 class Round:
@@ -130,7 +142,7 @@ class Round:
         self.origin = log.key.name
         self.found: list[Found] = []
 
-    async def run(self) -> list[Found]:
+    async def run(self) -> None:
         seen = read_seen(self._folder, self._log)
         views = await self._views()
         for view in views:
@@ -144,13 +156,15 @@ class Round:
         self._halted()
         if finished:
             write_seen(self._folder, self._log, remember(seen, views, self._clock()))
-        return self.found
 
     def _add(self, kind: str, message: str, value: Value | None = None) -> None:
         """A finding, with a file where `value` proves it."""
         path = None
-        if value is not None:
-            path = self._files.keep(value, self._log.key, self._clock(), self._policies.keys())
+        try:
+            if value is not None:
+                path = self._files.keep(value, self._log.key, self._clock(), self._policies.keys())
+        except (Error, OSError) as error:  # no room to write: the finding is said all the same
+            message = f"{message}; its evidence could not be written: {error}"
         self.found.append(Found(kind, self.origin, message, None if path is None else str(path)))
 
     # What is shown

@@ -18,7 +18,7 @@ from audit.node import open_node, system_clock
 from audit.witness_store import Log, Store
 from verifier.errors import Usage
 from verifier.files import read_bounded, write_atomic
-from verifier.outcome import format_json
+from verifier.outcome import FORK, USAGE, format_json
 from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Kind, Policy, check_separate, parse_policy
 from verifier.verdict import DEFAULT_MAX_AGE_S
 from verifier.words import escape, parse_duration
@@ -68,9 +68,9 @@ def run(args: Namespace) -> int:
     with single_run(folder) as alone:
         if not alone:
             return BUSY
-        found, sizes = asyncio.run(audit(folder, args.peers, settings))
-        code = exit_code(found)
-        report = format_json(report_data(found, sizes, code))
+        found, errors, sizes = asyncio.run(audit(folder, args.peers, settings))
+        code = max(exit_code(found), USAGE if errors and exit_code(found) < FORK else 0)
+        report = format_json(report_data(found, errors, sizes, code))
         if args.report:
             write_atomic(args.report, f"{report}\n".encode("ascii"), 0o644)
         if args.json:
@@ -78,16 +78,19 @@ def run(args: Namespace) -> int:
         else:
             for one in found:
                 print(line_of(one), flush=True)
-        if args.last_success and not found:
+        for error in errors:
+            common.say(f"nextcloud-audit: {error}")
+        if args.last_success and code == 0:
             write_atomic(args.last_success, b"%d\n" % system_clock(), 0o644)
     return code
 
 
-async def audit(folder: Path, peers: list[str], settings: Settings) -> tuple[list[Found], dict[str, int]]:
+async def audit(folder: Path, peers: list[str], settings: Settings) -> tuple[list[Found], list[str], dict[str, int]]:
     node = open_node(folder)
     try:
         monitor = Monitor(node, folder, system_clock, settings)
-        return await monitor.run(choose_logs(node.store, peers)), monitor.sizes
+        found = await monitor.run(choose_logs(node.store, peers))
+        return found, [str(error) for error in monitor.errors], monitor.sizes
     finally:
         await node.aclose()
 
@@ -112,10 +115,10 @@ def line_of(found: Found) -> str:
     return escape(f"{found.kind} {found.origin}: {found.message}{kept}")
 
 
-def report_data(found: list[Found], sizes: dict[str, int], code: int) -> dict[str, object]:
+def report_data(found: list[Found], errors: list[str], sizes: dict[str, int], code: int) -> dict[str, object]:
     findings = [{"kind": f.kind, "log": f.origin, "message": f.message, "evidence": f.evidence} for f in found]
     logs = [{"log": origin, "replayed": str(size)} for origin, size in sizes.items()]
-    return {"exit": code, "time": str(system_clock()), "findings": findings, "logs": logs}
+    return {"exit": code, "time": str(system_clock()), "findings": findings, "errors": errors, "logs": logs}
 
 
 def read_policies(policy: str | None, auditors: str | None) -> Policies:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from audit import auditor
+from audit.auditor import Finding
 from audit.commands import audit as command
 from audit.errors import PeerFailed
 from audit.monitor import LAG_S, Found, Monitor, Policies, Settings, exit_code, read_seen, seen_path
@@ -19,7 +20,7 @@ from audit.witness import Inconsistent, format_request
 from audit.witness_store import AUDITOR
 from tests.audit.test_auditor import early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
-from verifier.errors import Malformed, Usage
+from verifier.errors import Error, Malformed, Usage
 from verifier.evidence import parse_evidence, verify_evidence
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, format_vkey, parse_note, parse_vkey
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
@@ -39,6 +40,7 @@ class Street:
         }
         self.shown: dict[str, bytes] = {}
         self.down: set[str] = set()
+        self.errors: list[Error] = []
         create_node(folder, "eve.example")
         self.node: Node = open_node(folder, self.fetch)
         self.node.allow_log(self.log.vkey, self.log.url)
@@ -78,7 +80,9 @@ class Street:
     def audit(self, **settings: object) -> list[Found]:
         given = Settings(policies=self.policies)._replace(**settings)  # type: ignore[arg-type]
         monitor = Monitor(self.node, self.folder, self.clock, given)
-        return asyncio.run(monitor.run(self.node.store.logs()))
+        found = asyncio.run(monitor.run(self.node.store.logs()))
+        self.errors = monitor.errors
+        return found
 
     def kinds(self, **settings: object) -> list[str]:
         return [found.kind for found in self.audit(**settings)]
@@ -315,7 +319,37 @@ def test_monitor_refuses_a_damaged_memory(street: Street) -> None:
     path = seen_path(street.folder, street.node.store.logs()[0])
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(Malformed, match="seen"):
-        street.audit()
+        read_seen(street.folder, street.node.store.logs()[0])
+    assert street.audit() == []
+    assert ["seen: " in str(error) for error in street.errors] == [True]
+
+
+def test_monitor_says_a_fork_though_there_is_no_room_for_its_evidence(street: Street) -> None:
+    """A disk that takes no file silences nothing, neither here nor in the auditor."""
+    (street.folder / "evidence").write_text("in the way")
+    street.shown["ada"] = street.cosigned(street.log.checkpoint(21, digest(b"fork", 0)), "ada")
+    (found,) = street.audit()
+    assert (found.kind, found.evidence) == ("fork", None)
+    assert "could not be written" in found.message
+    gap(street.log)
+    with pytest.raises(Finding):
+        asyncio.run(street.node.auditor.replay(street.log.checkpoint(), street.clock))
+    assert street.node.store.halt(street.log.origin)
+
+
+def test_monitor_and_the_serving_node_share_a_mirror(street: Street) -> None:
+    """What one process has mirrored the other takes up, whichever was first."""
+    other = open_node(street.folder, street.fetch)
+    for turn in range(4):
+        street.log.grow(300)
+        street.publish()
+        street.clock.now += 60
+        if turn % 2:
+            assert asyncio.run(other.auditor.audit(street.log.checkpoint(), street.clock))
+        assert street.audit() == []
+    bundles = [path for path in street.log.fetched if path.startswith("tile/entries") and ".p/" not in path]
+    assert len(bundles) == len(set(bundles))
+    other.close()
 
 
 # The command
@@ -353,6 +387,6 @@ def test_audit_command_takes_policies_from_options_and_from_the_node(street: Str
 def test_audit_report_has_every_finding(street: Street) -> None:
     """The report is data, and one line says the same for people; nothing in it steers a terminal."""
     found = [Found("fork", "log.example/one", "a\x1bb", "/evidence.json")]
-    data = json.loads(json.dumps(command.report_data(found, {"log.example/one": 5}, exit_code(found))))
+    data = json.loads(json.dumps(command.report_data(found, ["seen"], {"log.example/one": 5}, exit_code(found))))
     assert (data["exit"], data["findings"][0]["evidence"]) == (3, "/evidence.json")
     assert command.line_of(found[0]) == "fork log.example/one: a\\x1bb (evidence: /evidence.json)"

@@ -37,7 +37,7 @@ def add_json(parser: ArgumentParser) -> None:
 
 def add_state(parser: ArgumentParser) -> None:
     parser.add_argument("--state", metavar="DIR", help="the state directory (default: beside the key file, FILE.state)")
-    parser.add_argument("--log", metavar="NAME", help="which log, when the state knows several")
+    parser.add_argument("--log", metavar="NAME", help="which log, when the state knows several (evidence: its vkey)")
 
 
 def add_seed(parser: ArgumentParser, *, required: bool = True) -> None:
