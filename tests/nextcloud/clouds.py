@@ -60,7 +60,7 @@ async def throw_away_user(cloud: Cloud) -> AsyncIterator[tuple[Hand, DavSession]
             app_password = json.loads(answer.content)["ocs"]["data"]["apppassword"]
             config = Config(cloud.url, (Account(uid, Secret(app_password)),), None)
             async with open_sessions(config, cloud.transport) as sessions, as_client(cloud, uid, app_password) as user:
-                yield Hand(user, uid), sessions[0]
+                yield Hand(user, uid, app_password), sessions[0]
         finally:
             await admin.delete(f"/ocs/v2.php/cloud/users/{uid}")
 
@@ -80,8 +80,8 @@ def as_client(cloud: Cloud, uid: str, password: str) -> httpx.AsyncClient:
 class Hand:
     """What a user does, with any WebDAV client. Paths as in `Node.path`."""
 
-    def __init__(self, client: httpx.AsyncClient, uid: str) -> None:
-        self.client, self.uid = client, uid
+    def __init__(self, client: httpx.AsyncClient, uid: str, password: str = "") -> None:
+        self.client, self.uid, self.password = client, uid, password
 
     async def put(self, path: str, data: bytes, mtime: int | None = None) -> int:
         """The status; the file id is in what a Session says."""
