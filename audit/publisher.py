@@ -27,7 +27,7 @@ Gathering is network and is done elsewhere (`audit.federation`), through `Cosign
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -54,7 +54,8 @@ from verifier.note import (
     verify_cosignature,
     verify_cosignatures,
 )
-from verifier.policy import AUDITORS, NONE, WITNESSES, Policy, quorum_met
+from verifier.policy import AUDITORS, NONE, WITNESSES, Policy, quorum_met, still_newest_at
+from verifier.verify import FUTURE_BOUND_S
 
 MAX_LEAVES = 65_536  # of one tree: recording waits while it is made, about a second
 CLOCK_TOLERANCE_S = 300  # design 5: five minutes between our clock and a cosigner's
@@ -113,6 +114,18 @@ def plan_audit(target: AuditTarget | None, done: bool, newest: int, now: int) ->
     if target is None or newest > target.size and (done or now - target.since >= AUDIT_TIMEOUT_S):
         return AuditTarget(newest, now)
     return target
+
+
+def plan_refresh(policy: Policy, times: Mapping[str, int], asked: int | None, now: int) -> bool:
+    """Whether cosigners are asked for new times: SPEC 8.4's "still the newest at" is old, and they were not just asked.
+
+    Times count as a verifier counts them. So neither the newest line of all decides, which one fast clock would keep
+    new, nor a quorum that is only there once the future has come. A question from the future is as good as none.
+    """
+    newest_at = still_newest_at(policy, {name: time for name, time in times.items() if time <= now + FUTURE_BOUND_S})
+    if newest_at is not None and now - newest_at < REFRESH_S:
+        return False
+    return asked is None or asked > now or now - asked >= REFRESH_S
 
 
 def merge_cosignatures(note: Note, keys: Iterable[VerifierKey], lines: Iterable[Signature]) -> Note:
@@ -225,6 +238,7 @@ class Publisher:
         self._store, self._maps, self._tree, self._signer = store, maps, tree, signer
         self._witnesses, self._auditors, self._clock_check = witnesses, auditors, clock_check
         self._audit_target: AuditTarget | None = None
+        self._refresh_asked: int | None = None
 
     # -- signing --
 
@@ -301,13 +315,18 @@ class Publisher:
         return Target(newest.size, newest.root, newest.newest_note)
 
     def refresh_target(self, now: int) -> Target | None:
-        """The newest tree once more, if its newest cosignature is old: witnesses sign the same size with a new time."""
+        """The newest tree once more, if its quorum's word is old: witnesses sign the same size with a new time.
+
+        Those who fail are asked until they answer (`audit.federation`), so this asks everybody once in REFRESH_S.
+        """
         newest = read_newest_signed(self._store.reader())
         if newest is None:
             return None
         times = self._times(parse_note(newest.newest_note), self._witnesses)
-        due = now - max(times.values(), default=0) >= REFRESH_S
-        return Target(newest.size, newest.root, newest.newest_note) if due else None
+        if not plan_refresh(self._witnesses, times, self._refresh_asked, now):
+            return None
+        self._refresh_asked = now
+        return Target(newest.size, newest.root, newest.newest_note)
 
     def audit_target(self, now: int) -> Target | None:
         """The one tree that auditors are asked for now; its tiles are served though it may not be published yet."""

@@ -17,7 +17,9 @@ from audit.publisher import (
     REFRESH_S,
     AuditTarget,
     Publisher,
+    Target,
     plan_audit,
+    plan_refresh,
     read_newest_signed,
 )
 from audit.tree import read_leaf, tile_id
@@ -241,13 +243,65 @@ def test_plan_audit_moves_on(done: bool, newest: int, waited: int, want: int) ->
 
 
 def test_refresh_is_due_after_ten_minutes(log: LogSetup) -> None:
-    """The same size is sent out again when its newest cosignature is ten minutes old."""
+    """The same size is sent out again when its quorum's word is ten minutes old, and once in ten minutes."""
     log.see(CREATED, 1, b"one", "a")
     target = log.publish()
     assert log.publisher.refresh_target(log.clock.now + REFRESH_S - 1) is None
     due = log.publisher.refresh_target(log.clock.now + REFRESH_S)
     assert due is not None
     assert due.size == target.size
+    assert log.publisher.refresh_target(log.clock.now + 2 * REFRESH_S - 1) is None
+    assert log.publisher.refresh_target(log.clock.now + 2 * REFRESH_S) is not None
+
+
+def accept_as_of(log: LogSetup, target: Target, signers: list[SignerKey], time: int) -> None:
+    """Lines that were stored while the log's own clock was at that time as well."""
+    accepted = log.publisher.accept_cosignatures(target.size, log.lines(target, signers, time), time)
+    assert len(accepted.valid) == len(signers)
+
+
+def test_refresh_is_due_though_one_line_is_from_the_future(log: LogSetup) -> None:
+    """After a clock fault one line is an hour ahead: the others get new times in ten minutes, not in an hour."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    now = log.clock.now
+    accept_as_of(log, target, log.witnesses[:1], now + 3600)
+    assert log.publisher.refresh_target(now + REFRESH_S - 1) is None
+    assert log.publisher.refresh_target(now + REFRESH_S) is not None
+
+
+def test_refresh_is_due_where_the_quorum_is_from_the_future(log: LogSetup) -> None:
+    """A verifier counts no line of an hour ahead: with two of three such lines new ones are asked for at once."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    now = log.clock.now
+    accept_as_of(log, target, log.witnesses[:2], now + 3600)
+    assert log.publisher.refresh_target(now) is not None
+    accept_as_of(log, target, log.witnesses[2:], now + 1)
+    assert log.publisher.refresh_target(now + 1) is None, "they were just asked"
+
+
+@pytest.mark.parametrize(
+    ("times", "asked", "want"),
+    [
+        ((400, 400, 400), None, True),
+        ((401, 401, 0), None, False),  # the third never came
+        ((401, 400, 0), None, True),  # the quorum's word, not the newest line
+        ((9999, 9999, 401), None, True),
+        ((1031, 1000, 0), None, True),  # 31 s ahead: no verifier counts it
+        ((1030, 1000, 0), None, False),
+        ((400, 400, 400), 401, False),
+        ((400, 400, 400), 400, True),
+        ((400, 400, 400), 1001, True),  # asked when the clock was ahead
+        ((0, 0, 0), None, True),
+    ],
+)
+def test_plan_refresh_goes_by_the_quorum(
+    log: LogSetup, times: tuple[int, int, int], asked: int | None, want: bool
+) -> None:
+    """Two of three: the second newest time that counts, and when they were last asked, decide at 1000."""
+    held = {f"w{number}": time for number, time in enumerate(times) if time}
+    assert plan_refresh(log.witness_policy, held, asked, 1000) is want
 
 
 def test_accept_cosignatures_refuses_a_size_that_was_not_signed(log: LogSetup) -> None:
