@@ -1,4 +1,6 @@
-"""Nextcloud as a source. One arrow: each of these uses those above it.
+"""Nextcloud as a source.
+
+Each of these uses those above it, and none below:
 
     values      what is read, and the one interface for reading it
     dav, client WebDAV as bytes and over HTTP; samehost: database and disk of the same machine
