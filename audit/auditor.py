@@ -478,7 +478,7 @@ class Auditor:
         note = parse_note(body)
         checkpoint = parse_checkpoint_unverified(note.text)
         log = self._store.log(checkpoint.origin)
-        note = open_log_note(note, log.key if log else None, checkpoint.origin, self._names)
+        note = open_log_note(note, log.keys if log else (), checkpoint.origin, self._names)
         if log is None or not log.url:
             raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
         if reason := self._store.halt(checkpoint.origin):
@@ -494,7 +494,7 @@ class Auditor:
         note = parse_note(body)
         checkpoint = parse_checkpoint_unverified(note.text)
         log = self._store.log(checkpoint.origin)
-        note = open_log_note(note, log.key if log else None, checkpoint.origin, self._names)
+        note = open_log_note(note, log.keys if log else (), checkpoint.origin, self._names)
         if log is None or not log.url:
             raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
         async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
@@ -548,7 +548,7 @@ class Auditor:
             else:
                 value = await of_notes(known_note, target.note, tiles, now)
             if value is not None and log is not None:
-                self.evidence[origin] = Files(self._folder.parent).keep(value, log.key, now)
+                self.evidence[origin] = Files(self._folder.parent).keep(value, log.keys, now)
         except (AuditError, Error, sqlite3.Error, OSError):
             return  # not shown by the log, or no room to write: row and halt are there, and the next audit tries again
 

@@ -28,6 +28,7 @@ COMMANDS = {
     ("token",): "audit.commands.token",
     ("coverage",): "audit.commands.coverage",
     ("upgrade",): "audit.commands.upgrade",
+    ("rotate-key",): "audit.commands.rotate_key",
     ("audit",): "audit.commands.audit",
     ("fsck",): "audit.commands.fsck",
     ("recover",): "audit.commands.recover",

@@ -1,6 +1,7 @@
 """A log's data directory: made once by a human, opened from then on, by one process at a time.
 
     DIR/log.key      0600; PRIVATE+KEY+ORIGIN+ID+KEY, what the log signs its trees with
+    DIR/log-next.key its next one during a rotation (`audit.rotation`), 0600; DIR/log-old.key the one before, afterwards
     DIR/log.db       0600; entries, openings, tree, map (`audit.store`)
     DIR/policy       the log and its witnesses (c2sp.org/tlog-policy); made from the peers (`audit.peers`), or the
                      operator's to edit; read at start
@@ -32,7 +33,7 @@ from verifier.encoding import tagged
 from verifier.errors import Malformed, Usage
 from verifier.files import read_bounded, read_secret, write_atomic, write_secret_new
 from verifier.keys import check_origin, format_log_name
-from verifier.note import SIGNATURE, SignerKey, format_private_key, format_vkey, parse_private_key
+from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey, parse_private_key
 from verifier.policy import (
     AUDITORS,
     MAX_POLICY_SIZE,
@@ -47,6 +48,7 @@ from verifier.policy import (
 )
 
 KEY_FILE, POLICY_FILE, AUDITORS_FILE, LOCK_FILE = "log.key", "policy", "auditors", "lock"
+NEXT_KEY_FILE, OLD_KEY_FILE = "log-next.key", "log-old.key"
 POLICY_MODE = 0o644
 TOKEN_SIZE = 16  # bytes of chance in a token: nobody guesses 128 bits over HTTP
 DEFAULT_USER = "owner"
@@ -73,12 +75,18 @@ class Directory(NamedTuple):
     signer: SignerKey
     witnesses: Policy
     auditors: Policy
+    next_signer: SignerKey | None = None  # signs as well, during a rotation
+
+    @property
+    def log_keys(self) -> tuple[VerifierKey, ...]:
+        """Every key that this log ever signed with."""
+        return self.store.log_keys or (self.signer.verifier_key,)
 
 
 def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, random: Random = os.urandom) -> Created:
     """A new log in `directory`, which may exist and must hold none."""
     check_origin(origin)
-    for name in (KEY_FILE, FILE_NAME, POLICY_FILE, AUDITORS_FILE):
+    for name in (KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, FILE_NAME, POLICY_FILE, AUDITORS_FILE):
         if os.path.lexists(os.path.join(directory, name)):
             raise Refused(f"{directory} holds a log already ({name} exists): nothing was changed")
     signer = SignerKey(origin, SIGNATURE, random(32))
@@ -100,18 +108,39 @@ def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, 
 
 def open_log(directory: str) -> Directory:
     """The log that `create_log` made, whose key, store and policies speak of the same log."""
-    signer = _read_key(os.path.join(directory, KEY_FILE))
+    signer = read_key(os.path.join(directory, KEY_FILE))
     key = signer.verifier_key
     witnesses = _read_policy(directory, POLICY_FILE, WITNESSES)
     auditors = _read_policy(directory, AUDITORS_FILE, AUDITORS)
     check_separate(witnesses, auditors)
+    _check_named(key, witnesses)
+    store = open_store(directory)
+    try:
+        next_signer = _check_keys(directory, store, key)
+        if next_signer is not None:
+            _check_named(next_signer.verifier_key, witnesses)
+    except BaseException:
+        store.close()
+        raise
+    return Directory(directory, store, signer, witnesses, auditors, next_signer)
+
+
+def _check_named(key: VerifierKey, witnesses: Policy) -> None:
     if key not in witnesses.log_keys:
         raise Usage(f"{POLICY_FILE}: want a line for this log: log {format_vkey(key)}")
-    store = open_store(directory)
-    if store.log_name != format_log_name(store.origin, key.public_key):
-        store.close()
+
+
+def _check_keys(directory: str, store: Store, key: VerifierKey) -> SignerKey | None:
+    """log.key is the store's newest key, or the one before it; then log-next.key is the newest, and is returned."""
+    keys = store.log_keys or (key,)
+    if store.log_name != format_log_name(store.origin, keys[0].public_key) or key not in keys[-2:]:
         raise Refused(f"{KEY_FILE}: is not the key of the log in {FILE_NAME}, which is {store.log_name}")
-    return Directory(directory, store, signer, witnesses, auditors)
+    if key == keys[-1]:
+        return None
+    next_signer = read_key(os.path.join(directory, NEXT_KEY_FILE))
+    if next_signer.verifier_key != keys[-1]:
+        raise Refused(f"{NEXT_KEY_FILE}: is not the next key of the log, which is {format_vkey(keys[-1])}")
+    return next_signer
 
 
 def new_token(store: Store, user: str, source: int | None, random: Random = os.urandom, kind: str = OWNER) -> str:
@@ -153,7 +182,8 @@ def locked(directory: str, name: str = LOCK_FILE) -> Iterator[None]:
         os.close(fd)
 
 
-def _read_key(path: str) -> SignerKey:
+def read_key(path: str) -> SignerKey:
+    """A log's private key, in a file that nobody else may read."""
     data, warnings = read_secret(path, "log key")
     if warnings:
         raise Usage(warnings[0])

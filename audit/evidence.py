@@ -65,11 +65,13 @@ class Files:
     def __init__(self, node: Path) -> None:
         self._folder = node / FOLDER
 
-    def keep(self, value: Value, key: VerifierKey, now: int, cosigners: Sequence[VerifierKey] = ()) -> Path | None:
+    def keep(
+        self, value: Value, keys: Sequence[VerifierKey], now: int, cosigners: Sequence[VerifierKey] = ()
+    ) -> Path | None:
         """The file that holds this, written now or before; None if it proves nothing or there are too many."""
-        if prove(value, key, cosigners) is None:
+        if prove(value, keys, cosigners) is None:
             return None
-        kind, log = value["kind"], sha256(key.name.encode("utf-8")).hexdigest()[:8]
+        kind, log = value["kind"], sha256(keys[0].name.encode("utf-8")).hexdigest()[:8]
         facts = format_evidence(value | {"seen": "0"})
         ending = f"-{kind}-{log}{sha256(facts).hexdigest()[:8]}.json"
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -88,17 +90,17 @@ class Files:
         for row in store.evidence():
             value, log = of_row(row, now), store.log(row.origin)
             if value is not None and log is not None:
-                self.keep(value, log.key, row.time)
+                self.keep(value, log.keys, row.time)
 
     def paths(self) -> list[Path]:
         """All files, oldest first."""
         return sorted(self._folder.glob("*.json"))
 
 
-def prove(value: Value, key: VerifierKey, cosigners: Sequence[VerifierKey] = ()) -> Proven | None:
+def prove(value: Value, keys: Sequence[VerifierKey], cosigners: Sequence[VerifierKey] = ()) -> Proven | None:
     """What a third person makes of it; None where that is nothing, or where it would exceed the bound of a file."""
     try:
-        return verify_evidence(parse_evidence(format_evidence(value)), [key], cosigners)
+        return verify_evidence(parse_evidence(format_evidence(value)), keys, cosigners)
     except Error:
         return None
 

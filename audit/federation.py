@@ -27,7 +27,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from hashlib import sha256
@@ -129,17 +129,17 @@ class Peer:
     async def audit(self, note: bytes) -> bytes:
         return await self._ask("POST", "/audit", note, AUDIT_TIMEOUT_S)
 
-    async def newest_seen(self, key: VerifierKey) -> Checkpoint | None:
-        """The newest checkpoint of the log with this key that the witness cosigned, signed by that key; None for none.
+    async def newest_seen(self, *keys: VerifierKey) -> Checkpoint | None:
+        """The newest checkpoint of the log with these keys that the witness cosigned, signed by one; None for none.
 
         For a policy's witness whose monitoring address is another one, this is a PeerFailed or None.
         """
-        path = f"/{sha256(key.name.encode('utf-8')).hexdigest()}/checkpoint"
+        path = f"/{sha256(keys[0].name.encode('utf-8')).hexdigest()}/checkpoint"
         try:
             note = await self._ask("GET", path, b"", ASK_TIMEOUT_S)
         except Unknown:
             return None
-        return open_checkpoint(note, key)[1]
+        return open_checkpoint(note, *keys)[1]
 
     async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
         """The body of a 200; Conflict with the size of a 409; Busy or PeerFailed for all else."""
@@ -399,7 +399,7 @@ class Federation:
     ) -> None:
         self.witness_desk, self.audit_desk = Desk(), Desk()
         self._regressed = regressed
-        self._ours: tuple[VerifierKey, RootOf] | None = None
+        self._ours: tuple[Sequence[VerifierKey], RootOf] | None = None
         self._peers = [Peer(client, name, witness.url, clocks) for name, witness in _reachable(witnesses)]
         witness_work = [
             WitnessCourier(peer.name, peer, log, clock, accepted, partial(self._suspect, peer)) for peer in self._peers
@@ -417,14 +417,14 @@ class Federation:
             for courier in (*self.witnesses, *self.auditors):
                 group.create_task(courier.run())
 
-    async def check_regression(self, key: VerifierKey, root_of: RootOf) -> None:
+    async def check_regression(self, keys: Sequence[VerifierKey], root_of: RootOf) -> None:
         """Asks every witness what it saw last of this log; Regression if that is not part of our tree.
 
         `root_of(size)` is the root that our tree has at a size, None beyond its end. A witness that does not answer
         is passed over: it can't be a condition for starting. From then on one that contradicts us is asked again.
         """
-        self._ours = key, root_of
-        seen = await asyncio.gather(*[self._newest_seen(peer, key) for peer in self._peers])
+        self._ours = keys, root_of
+        seen = await asyncio.gather(*[self._newest_seen(peer, keys) for peer in self._peers])
         for peer, work, checkpoint in zip(self._peers, self._witness_work, seen, strict=True):
             if checkpoint is not None:
                 await _check_part(peer.name, checkpoint, root_of)
@@ -434,8 +434,8 @@ class Federation:
         """Has this witness, which contradicts us, a tree that we signed and do not have? Then `regressed` hears it."""
         if self._ours is None:
             return
-        key, root_of = self._ours
-        checkpoint = await self._newest_seen(peer, key)
+        keys, root_of = self._ours
+        checkpoint = await self._newest_seen(peer, keys)
         if checkpoint is None:
             return
         try:
@@ -443,9 +443,9 @@ class Federation:
         except Regression as error:
             self._regressed(error)
 
-    async def _newest_seen(self, peer: Peer, key: VerifierKey) -> Checkpoint | None:
+    async def _newest_seen(self, peer: Peer, keys: Sequence[VerifierKey]) -> Checkpoint | None:
         try:
-            return await peer.newest_seen(key)
+            return await peer.newest_seen(*keys)
         except (AuditError, Error):
             return None
 

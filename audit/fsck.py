@@ -77,7 +77,7 @@ from verifier.checkpoint import open_checkpoint
 from verifier.entry import Content, entry_hash
 from verifier.errors import Error
 from verifier.keys import chain_id, owner_root
-from verifier.leaf import EnrolmentLeaf, EntryLeaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
+from verifier.leaf import LOG_KEY, EnrolmentLeaf, EntryLeaf, LogKeyLeaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
 from verifier.map import map_value
 from verifier.merkle import append_leaf, fold_right, leaf_hash
 from verifier.note import VerifierKey, verify_cosignatures
@@ -86,6 +86,7 @@ from verifier.tile import TILE_WIDTH, decode_entry_bundle
 
 MAX_FINDINGS = 1_000  # kept; the rest is counted
 PROGRESS_EVERY = 1_000  # rows
+_LOG_KEY = bytes([LOG_KEY])
 
 _CHAINS, _ENTRIES, _KNOWN, _OWNERS = table(ChainRow), table(EntryRow), table(FolderKnown), table(Owner)
 _PAGES, _PENDING, _SOURCES, _TREES = table(MapPage), table(Pending), table(Source), table(TreeRow)
@@ -226,6 +227,8 @@ class _Check:
         self._total = 0
         self._counts: dict[str, int] = {}
         policies = [keys.witnesses] if keys.auditors is None else [keys.witnesses, keys.auditors]
+        self._log_keys = store.log_keys or (keys.log,)
+        self.announced: set[bytes] = set()  # keys after the first one, by their leaves
         self._cosigners = [witness.key for policy in policies for witness in policy.witnesses.values()]
 
     def run(self) -> Report:
@@ -411,6 +414,9 @@ class _Check:
         waiting.end()
         owners = _Ahead(self._conn.execute(_UNENROLLED), 1, lambda row: self._not_pending(("owner", row[0])))
         for n, leaf, _, _, owner in self._conn.execute(_PENDING_OTHERS):
+            if owner is None and leaf[:1] == _LOG_KEY:
+                self.announce(f"pending {n}", leaf[1:])
+                continue
             row = None if owner is None else owners.take(owner)
             if row is None or leaf != encode_leaf(EnrolmentLeaf(row[1])):
                 self._find("pending", f"pending {n}", f"is not the enrolment of an owner who waits (got {owner})")
@@ -426,6 +432,15 @@ class _Check:
         with closing(sqlite3.connect("", isolation_level=None)) as replay:  # a file of SQLite's own, gone afterwards
             replay.execute(CREATE_MAP_PAGES)
             _Leaves(self, replay).run()
+        for key in self._log_keys[1:]:
+            if key.public_key not in self.announced:
+                self._find("leaf", f"log key {key.key_id.hex()}", "no leaf says that this log has got it")
+
+    def announce(self, place: str, public_key: bytes) -> None:
+        """A leaf for a new log key, once for each."""
+        if public_key in self.announced or public_key not in [key.public_key for key in self._log_keys[1:]]:
+            self._find("leaf", place, "announces a key that this log has not got, or once more")
+        self.announced.add(public_key)
 
     def check_notes(self, tree: Signed, place: str) -> None:
         """All notes are of this tree, each line of a known key holds, and the row's marks fit them."""
@@ -433,7 +448,7 @@ class _Check:
             if note is None:
                 continue
             try:
-                parsed, checkpoint = open_checkpoint(note, self._keys.log)
+                parsed, checkpoint = open_checkpoint(note, *self._log_keys)
                 verify_cosignatures(parsed, self._cosigners)
             except Error as error:
                 self._find("note", place, str(error))
@@ -537,6 +552,8 @@ class _Leaves:
                 self._heads[row[1]] = row[3]
         elif isinstance(leaf, EnrolmentLeaf) and self._owners.take(index) != (index, leaf.root):
             self._find("leaf", place, "enrols a root that no owner has")
+        elif isinstance(leaf, LogKeyLeaf):
+            self._check.announce(place, leaf.public_key)
         elif isinstance(leaf, LossLeaf) and index:
             self._find("leaf", place, "declares a loss, which only the first leaf may")
         tree = self._trees.take(index + 1)
@@ -550,7 +567,10 @@ class _Leaves:
     def _check_lost(self, index: int, leaf: object, lost: tuple[int, bytes, int | None, bytes | None]) -> None:
         """A leaf that came back from a mirror is what `lost_leaves` says, and moves its chain on in the map."""
         _, name, seq, x = lost
-        if leaf != (EnrolmentLeaf(name) if seq is None or x is None else EntryLeaf(name, seq, x)):
+        if isinstance(leaf, LogKeyLeaf):
+            self._check.announced.add(leaf.public_key)
+        short = LogKeyLeaf(name) if isinstance(leaf, LogKeyLeaf) else EnrolmentLeaf(name)
+        if leaf != (short if seq is None or x is None else EntryLeaf(name, seq, x)):
             self._find("leaf", f"leaf {index}", "is not the one that came back from a mirror")
         elif seq is not None and x is not None:
             head = x if seq == 0 else link(self._heads.get(name, b""), name, seq, x)

@@ -114,7 +114,7 @@ class Monitor:
         found: list[Found] = []
         for log in sorted(logs, key=self._last_audit):
             if self._settings.deadline():
-                found.append(Found(SLOW, log.key.name, "not reached within the budget; it comes first the next time"))
+                found.append(Found(SLOW, log.origin, "not reached within the budget; it comes first the next time"))
                 continue
             this = Round(self._node, self._folder, self._clock, self._settings, log)
             try:
@@ -122,7 +122,7 @@ class Monitor:
             except Error as error:  # the other logs are audited all the same
                 self.errors.append(error)
             found += this.found
-            self.sizes[log.key.name] = self._node.auditor.mirror(log.key.name).size
+            self.sizes[log.origin] = self._node.auditor.mirror(log.origin).size
         return found
 
     def _last_audit(self, log: Log) -> int:
@@ -139,7 +139,7 @@ class Round:
         self._node, self._folder, self._clock, self._settings, self._log = node, folder, clock, settings, log
         self._files = Files(folder)
         self._policies = settings.policies(log)
-        self.origin = log.key.name
+        self.origin = log.origin
         self.found: list[Found] = []
 
     async def run(self) -> None:
@@ -162,7 +162,7 @@ class Round:
         path = None
         try:
             if value is not None:
-                path = self._files.keep(value, self._log.key, self._clock(), self._policies.keys())
+                path = self._files.keep(value, self._log.keys, self._clock(), self._policies.keys())
         except (Error, OSError) as error:  # no room to write: the finding is said all the same
             message = f"{message}; its evidence could not be written: {error}"
         self.found.append(Found(kind, self.origin, message, None if path is None else str(path)))
@@ -183,7 +183,7 @@ class Round:
         begun = loop.time()
         try:
             data = await self._node.fetch(url, MAX_NOTE_SIZE)
-            note, tree = open_checkpoint(data, self._log.key, origin=self.origin)
+            note, tree = open_checkpoint(data, *self._log.keys, origin=self.origin)
             if key is not None:
                 verify_cosignature(note, key)
         except (PeerFailed, Error) as error:
@@ -218,7 +218,7 @@ class Round:
         if before is None:
             return
         try:
-            _, old = open_checkpoint(before.encode("utf-8"), self._log.key, origin=self.origin)
+            _, old = open_checkpoint(before.encode("utf-8"), *self._log.keys, origin=self.origin)
         except (NotProven, Malformed) as error:
             raise Malformed(f"{self.origin}: {error}", "what was seen before") from None
         if view.tree.size < old.size:
@@ -299,7 +299,7 @@ class Round:
         """Requests that this node refused since the last audit, and that convict the log."""
         for row in self._node.store.evidence(self.origin):
             value = of_row(row, row.time) if row.time >= seen.time else None
-            if value is None or (path := self._files.keep(value, self._log.key, row.time)) is None:
+            if value is None or (path := self._files.keep(value, self._log.keys, row.time)) is None:
                 continue
             if str(path) not in [one.evidence for one in self.found]:
                 self.found.append(Found(FORK, self.origin, f"refused as {row.signer}: {row.detail}", str(path)))
@@ -315,7 +315,7 @@ class Round:
 
 
 def seen_path(folder: Path, log: Log) -> Path:
-    return folder / SEEN_FOLDER / f"{sha256(log.key.name.encode('utf-8')).hexdigest()}.json"
+    return folder / SEEN_FOLDER / f"{sha256(log.origin.encode('utf-8')).hexdigest()}.json"
 
 
 def read_seen(folder: Path, log: Log) -> Seen:

@@ -59,7 +59,7 @@ from audit.witness import (
 )
 from audit.witness_store import AUDITOR, WITNESS, Log, Offence, Store, create_store, open_store
 from verifier.checkpoint import parse_checkpoint_unverified
-from verifier.errors import BadSignature, Malformed, NotVerified, Usage
+from verifier.errors import Malformed, NotVerified, Usage
 from verifier.files import read_secret, write_secret_new
 from verifier.note import (
     COSIGNATURE,
@@ -74,7 +74,6 @@ from verifier.note import (
     parse_private_key,
     parse_vkey,
     verify_cosignature,
-    verify_signature,
 )
 from verifier.policy import AUDITOR_SUFFIX
 from verifier.tile import ENTRIES, parse_tile_path, tile_width
@@ -160,11 +159,11 @@ def read_key(path: Path) -> SignerKey:
     return signer
 
 
-def allow_log(folder: Path, vkey: str, url: str = "") -> None:
+def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False) -> None:
     """Watch this log, and with a url mirror and replay it. A running node knows it at the next request."""
     node = open_node(folder, fetch=fetch_nothing)
     try:
-        node.allow_log(vkey, url)
+        node.allow_log(vkey, url, rotates)
     finally:
         node.close()
 
@@ -195,7 +194,7 @@ class Node:
         if isinstance(self.fetch, HttpFetch):
             await self.fetch.aclose()
 
-    def allow_log(self, vkey: str, url: str = "") -> None:
+    def allow_log(self, vkey: str, url: str = "", rotates: bool = False) -> None:
         """See `allow_log` above; the log's key is a plain signer's, and none of ours."""
         key = parse_vkey(vkey, "log vkey")
         if key.algorithm != SIGNATURE:
@@ -203,7 +202,7 @@ class Node:
         own = (self.witness.verifier_key, self._auditor_key.verifier_key)
         if key.name in self.names or key.public_key in [signer.public_key for signer in own]:
             raise Usage(f"log {key.name}: has this node's own name or key")
-        self.store.allow_log(key, check_url(url))
+        self.store.allow_log(key, check_url(url), rotates)
 
     def add_checkpoint(self, body: bytes, now: int) -> bytes:
         """The witness's signature line, once the checkpoint is on disk as the newest of its log."""
@@ -211,7 +210,7 @@ class Node:
         origin = request.checkpoint.origin
         log = self.store.log(origin)
         own_lines = request.note
-        note = open_log_note(request.note, log.key if log else None, origin, self.names)
+        note = open_log_note(request.note, log.keys if log else (), origin, self.names)
         self.remember(own_lines)
         request = request._replace(note=note)
         offence = Offence(format_request(request.old_size, request.proof, format_note(note)), note.text)
@@ -228,9 +227,9 @@ class Node:
     async def _check_log(self, log: Log) -> None:
         try:
             note = parse_note(await self.fetch(f"{log.url.rstrip('/')}/checkpoint", MAX_NOTE_SIZE))
-            verify_signature(note, log.key)
+            open_log_note(note, log.keys, log.origin, self.names)
             self.remember(note)
-        except (PeerFailed, Malformed, BadSignature):
+        except (PeerFailed, Malformed, UnknownLog, Untrusted):
             pass
 
     def remember(self, note: Note) -> None:
@@ -273,7 +272,7 @@ class Node:
             "witness": {"name": self.names[0], "vkey": format_vkey(self.witness.verifier_key)},
             "auditor": {"name": self.names[1], "vkey": format_vkey(self._auditor_key.verifier_key)},
             "retired": self.store.retired(),
-            "logs": [{"origin": log.key.name, "audited": bool(log.url)} for log in self.store.logs()],
+            "logs": [{"origin": log.origin, "audited": bool(log.url)} for log in self.store.logs()],
         }
 
 

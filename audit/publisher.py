@@ -230,12 +230,16 @@ class Publisher:
         witnesses: Policy,
         auditors: Policy | None,
         clock_check: Callable[[int], None] = lambda now: None,
+        next_signer: SignerKey | None = None,
     ) -> None:
-        if signer.verifier_key.name != store.origin:
-            raise Refused(f"log key: got name {signer.verifier_key.name}, want {store.origin}")
+        self._signers = (signer,) if next_signer is None else (signer, next_signer)
+        for one in self._signers:
+            if one.verifier_key.name != store.origin:
+                raise Refused(f"log key: got name {one.verifier_key.name}, want {store.origin}")
+        self._log_keys = store.log_keys or (signer.verifier_key,)  # of trees that were signed before, too
         if witnesses.kind != WITNESSES or auditors is not None and auditors.kind != AUDITORS:
             raise Refused("policies: want one of witnesses and one of auditors")
-        self._store, self._maps, self._tree, self._signer = store, maps, tree, signer
+        self._store, self._maps, self._tree = store, maps, tree
         self._witnesses, self._auditors, self._clock_check = witnesses, auditors, clock_check
         self._audit_target: AuditTarget | None = None
         self._refresh_asked: int | None = None
@@ -265,9 +269,9 @@ class Publisher:
         self, conn: sqlite3.Connection, checkpoint: Checkpoint, map_root: bytes, notes: Sequence[bytes], now: int
     ) -> bool:
         """The row of a tree that we signed and lost, with the lines that hold in these notes of it; is it published?"""
-        parsed = [open_checkpoint(note, self._signer.verifier_key)[0] for note in notes]
-        key = self._signer.verifier_key
-        own = [line for line in parsed[0].signatures if (line.name, line.key_id) == (key.name, key.key_id)]
+        parsed = [open_checkpoint(note, *self._log_keys)[0] for note in notes]
+        keys = {(key.name, key.key_id) for key in self._log_keys}
+        own = [line for line in parsed[0].signatures if (line.name, line.key_id) in keys]
         note = Note(format_checkpoint(checkpoint), tuple(own))
         signed = format_note(note)
         for other in parsed:
@@ -303,7 +307,7 @@ class Publisher:
 
     def _sign(self, checkpoint: Checkpoint) -> bytes:
         text = format_checkpoint(checkpoint)
-        return format_note(Note(text, (sign_note(text, self._signer),)))
+        return format_note(Note(text, tuple([sign_note(text, signer) for signer in self._signers])))
 
     # -- what goes out --
 
@@ -390,7 +394,7 @@ class Publisher:
     def _judge(self, row: Signed, now: int) -> Signed:
         """The row with what its newest note has reached by now: published, audited."""
         note = parse_note(row.newest_note)
-        open_checkpoint(row.newest_note, self._signer.verifier_key)  # our own signature is still there, and holds
+        open_checkpoint(row.newest_note, *self._log_keys)  # our own signature is still there, and holds
         if row.first_note is None and quorum_met(self._witnesses, self._times(note, self._witnesses)):
             row = row._replace(first_note=row.newest_note, published_at=now)
         if self._auditors is not None and quorum_met(self._auditors, self._times(note, self._auditors)):

@@ -42,7 +42,7 @@ from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Taint
 from verifier.errors import Error, Malformed
 from verifier.keys import chain_id
-from verifier.leaf import ENTRY_SIZE, EnrolmentLeaf, EntryLeaf, MapLeaf, decode_leaf
+from verifier.leaf import ENTRY_SIZE, EnrolmentLeaf, EntryLeaf, LogKeyLeaf, MapLeaf, decode_leaf
 from verifier.map import map_value
 from verifier.merkle import EMPTY_ROOT
 from verifier.note import MAX_NOTE_SIZE
@@ -63,6 +63,7 @@ _TIP = sql(
 _IS_INTEGRATED = _TIP
 _WITHDRAW_ENTRIES = sql(delete(_ENTRIES).where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index.is_(None)))
 _WITHDRAW_LEAVES = sql(delete(_PENDING).where(_PENDING.c.chain == bindparam("chain")))
+_WITHDRAW_LEAF = sql(delete(_PENDING).where(_PENDING.c.leaf == bindparam("leaf")))
 _WITHDRAW_CHAIN = sql(delete(_CHAINS).where(_CHAINS.c.id == bindparam("chain")))
 _MOVE = sql(
     update(_CHAINS)
@@ -123,7 +124,7 @@ async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -
     for url in [*urls, f"{mirror_url}/checkpoint"]:
         try:
             note = await fetch(url, MAX_NOTE_SIZE)
-            found.append((open_checkpoint(note, log.signer.verifier_key)[1], note))
+            found.append((open_checkpoint(note, *log.log_keys)[1], note))
         except (PeerFailed, Error) as error:
             say(f"{url}: {error}")
     if not found:
@@ -202,7 +203,7 @@ async def recover(log: Directory, url: str, fetch: Fetch, now: int, say: Say) ->
 def rebuild(log: Directory, newest: Newest, leaves: list[bytes], now: int) -> Recovered:
     """The missing leaves, once they lead to the signed root, and all that follows from them, in one transaction."""
     maps = MapStore()
-    publisher = Publisher(log.store, maps, Tree(), log.signer, log.witnesses, log.auditors)
+    publisher = Publisher(log.store, maps, Tree(), log.signer, log.witnesses, log.auditors, next_signer=log.next_signer)
     checkpoint = newest.checkpoint
     with log.store.transaction() as conn:
         before = read_newest_signed(conn)
@@ -248,6 +249,9 @@ class _Rebuild:
                 lost.append((index, leaf.chain_id, leaf.seq, leaf.x))
             elif isinstance(leaf, EnrolmentLeaf) and not self._enrol(leaf.root, index):
                 lost.append((index, leaf.root, None, None))
+            elif isinstance(leaf, LogKeyLeaf):
+                self._conn.execute(_WITHDRAW_LEAF, (data,))
+                lost.append((index, leaf.public_key, None, None))
         self._conn.executemany(_INSERT_LOST, lost)
         self.steps = sum([seq is not None for _, _, seq, _ in lost])
         return tips

@@ -128,6 +128,7 @@ class Service:
             directory.witnesses,
             directory.auditors,
             self._check_may_sign,
+            directory.next_signer,
         )
         self.prover = Prover(self.store, self.maps, self.tree)
         self.enrolments = Enrolments(self.store, self.recorder)
@@ -254,7 +255,7 @@ class Service:
     async def _publish_loop(self, federation: Federation) -> None:
         if self.paused is None:
             try:
-                await federation.check_regression(self.directory.signer.verifier_key, self._root_at)
+                await federation.check_regression(self.directory.log_keys, self._root_at)
             except Regression as error:
                 self._pause(error)
         elif self.paused:

@@ -31,6 +31,7 @@ from audit.errors import Fatal, Refused, TryLater
 from audit.schema import ONE, SCHEMA_VERSION, LogTable, Meta, Source, sql, table
 from verifier.errors import Error
 from verifier.keys import check_origin, check_source_id, parse_log_name
+from verifier.note import VerifierKey, parse_vkey
 
 FILE_NAME = "log.db"
 PAGE_SIZE = 8192
@@ -56,10 +57,18 @@ _NEXT_FILE_ID = sql(
 class Store:
     """An open log.db. Made by `open_store`; the writer's connection is used under `lock` alone."""
 
-    def __init__(self, path: str, writer: sqlite3.Connection, origin: str, log_name: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        writer: sqlite3.Connection,
+        origin: str,
+        log_name: str,
+        log_keys: tuple[VerifierKey, ...] = (),
+    ) -> None:
         self.path = path
         self.origin = origin
         self.log_name = log_name
+        self.log_keys = log_keys  # all that ever signed, the first one first; empty while there is but one
         self.lock = threading.RLock()
         self._writer = writer
         self._failed: str | None = None
@@ -224,6 +233,7 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
         raise Refused(f"log.db: {directory} cannot be read ({error})") from None
     try:
         meta = _read_meta(conn)
+        log_keys = tuple([parse_vkey(vkey, "log.db log_keys") for vkey in meta.get("log_keys", "").split()])
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("PRAGMA foreign_keys=ON")
         conn.execute("PRAGMA secure_delete=ON")  # from the first write on: a page that splits leaves copies behind
@@ -233,7 +243,7 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
         conn.close()
         _raise_ours(error)
         raise
-    return Store(path, conn, meta["origin"], meta["log_name"])
+    return Store(path, conn, meta["origin"], meta["log_name"], log_keys)
 
 
 def read_version(conn: sqlite3.Connection) -> int:

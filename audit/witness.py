@@ -33,6 +33,7 @@ checked here: what the leaves say; that is an auditor's work (`audit.auditor`), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from audit.errors import Conflict, Refused, TryLater
@@ -140,18 +141,21 @@ def format_request(old_size: int, proof: tuple[bytes, ...], note: bytes) -> byte
     return f"old {old_size}\n{hashes}\n".encode("ascii") + note
 
 
-def open_log_note(note: Note, key: VerifierKey | None, origin: str, own_names: tuple[str, ...]) -> Note:
-    """The note with the log's line alone, once that line holds: whoever else signed is not passed on."""
-    if key is None or origin in own_names:
+def open_log_note(note: Note, keys: Sequence[VerifierKey], origin: str, own_names: tuple[str, ...]) -> Note:
+    """The note with the log's lines alone, once there is one and all hold: whoever else signed is not passed on."""
+    if not keys or origin in own_names:
         raise UnknownLog(f"checkpoint origin: {origin!r} is not watched here")
-    blob = find_signature(note, key)
-    if blob is None:
-        raise Untrusted(f"checkpoint: no signature of {key.name} ({key.key_id.hex()})")
+    signed = [key for key in keys if find_signature(note, key) is not None]
+    if not signed:
+        ids = ", ".join([key.key_id.hex() for key in keys])
+        raise Untrusted(f"checkpoint: no signature of {origin} ({ids})")
     try:
-        verify_signature(note, key)
+        for key in signed:
+            verify_signature(note, key)
     except BadSignature as error:
         raise Untrusted(f"checkpoint: {error}") from None
-    return Note(note.text, tuple([s for s in note.signatures if (s.name, s.key_id) == (key.name, key.key_id)]))
+    lines = {(key.name, key.key_id) for key in signed}
+    return Note(note.text, tuple([s for s in note.signatures if (s.name, s.key_id) in lines]))
 
 
 def decide(request: Request, head: Head | None, latest: int, now: int, signer: SignerKey) -> Decision:

@@ -2,7 +2,8 @@
 
     create_store(path, names)                  once, beside new keys; refuses where the file exists
     store = open_store(path, names)            refuses where it does not, or where it is another key's
-    store.allow_log(key, url)                  which logs are watched; a log is never removed nor given another key
+    store.allow_log(key, url)                  which logs are watched; a log is never removed, nor is a key of it
+    store.allow_log(key, url, rotates=True)    one more key of a watched log, whose memory stays the one of its origin
     store.advance(WITNESS, origin, request, now, decide)
 
     heads      signer, origin -> size, root, time, note       what witness and auditor cosigned last
@@ -48,6 +49,7 @@ from verifier.note import VerifierKey, format_vkey, parse_vkey
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5000  # another process of the same node, such as the command line, holds the lock for less
 MAX_EVIDENCE = 256
+MAX_LOG_KEYS = 16  # of one origin; a log changes its key once in years
 
 WITNESS = "witness"
 AUDITOR = "auditor"
@@ -66,7 +68,7 @@ class MetaRow(Table, table=True):
 class LogRow(Table, table=True):
     __tablename__ = "logs"
     origin: str = Field(primary_key=True)
-    vkey: str
+    vkey: str  # several with a space between, the first one first, once the log has a new key
     url: str
 
 
@@ -102,10 +104,14 @@ class HaltRow(Table, table=True):
 
 
 class Log(NamedTuple):
-    """A watched log. `url` is empty where its leaves are not mirrored."""
+    """A watched log. Any of its keys may sign. `url` is empty where its leaves are not mirrored."""
 
-    key: VerifierKey
+    keys: tuple[VerifierKey, ...]
     url: str
+
+    @property
+    def origin(self) -> str:
+        return self.keys[0].name
 
 
 class Offence(NamedTuple):
@@ -179,6 +185,10 @@ def create_tables(conn: sqlite3.Connection, metadata: MetaData) -> None:
         conn.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
 
 
+def _log_of(vkeys: str, url: str) -> Log:
+    return Log(tuple([parse_vkey(vkey) for vkey in vkeys.split(" ")]), url)
+
+
 class Store:
     """An open store. Used from one thread at a time; other processes are kept out by transactions."""
 
@@ -192,21 +202,33 @@ class Store:
 
     # Logs
 
-    def allow_log(self, key: VerifierKey, url: str) -> None:
-        """Watch this log. Saying it again is fine, with another url too; another key for its origin is refused."""
+    def allow_log(self, key: VerifierKey, url: str, rotates: bool = False) -> None:
+        """Watch this log. Saying it again is fine, with another url too; another key for its origin needs `rotates`.
+
+        [R] Heads are kept by origin: whatever key signs, there is one history for this node to cosign.
+        """
         with self._transaction() as conn:
             row = conn.execute("SELECT vkey FROM logs WHERE origin = ?", (key.name,)).fetchone()
-            if row is not None and row[0] != format_vkey(key):
-                raise Usage(f"log {key.name}: got another key, want {row[0]}; a log with a new key is a new origin")
-            sql = "INSERT INTO logs (origin, vkey, url) VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE SET url = ?"
-            conn.execute(sql, (key.name, format_vkey(key), url, url))
+            known = row[0].split(" ") if row else []
+            if rotates and not known:
+                raise Usage(f"log {key.name}: is not watched here, so it has no key that another one may follow")
+            if known and not rotates and format_vkey(key) not in known:
+                raise Usage(
+                    f"log {key.name}: got another key, want {row[0]}; if its operator has told you of a new one, say "
+                    "`--rotates`"
+                )
+            vkeys = known if format_vkey(key) in known else [*known, format_vkey(key)]
+            if len(vkeys) > MAX_LOG_KEYS:
+                raise Usage(f"log {key.name}: has {MAX_LOG_KEYS} keys already")
+            sql = "INSERT OR REPLACE INTO logs (origin, vkey, url) VALUES (?, ?, ?)"
+            conn.execute(sql, (key.name, " ".join(vkeys), url))
 
     def log(self, origin: str) -> Log | None:
         row = self._read("SELECT vkey, url FROM logs WHERE origin = ?", origin)
-        return Log(parse_vkey(row[0][0]), row[0][1]) if row else None
+        return _log_of(*row[0]) if row else None
 
     def logs(self) -> list[Log]:
-        return [Log(parse_vkey(vkey), url) for vkey, url in self._read("SELECT vkey, url FROM logs ORDER BY origin")]
+        return [_log_of(vkeys, url) for vkeys, url in self._read("SELECT vkey, url FROM logs ORDER BY origin")]
 
     # Heads
 

@@ -103,6 +103,7 @@ class World:
         self.maps: dict[int, dict[bytes, bytes]] = {}  # tree size -> the map that it commits to
         self.notes: dict[int, bytes] = {}  # tree size -> signed and cosigned note
         self.histories: dict[int, History] = {}  # file id -> newest generation
+        self.signers: list[SignerKey] = []  # whose lines a checkpoint gets, where that is not the log's key alone
         self._salts = 0
 
     def policy_file(self, cosigners: list[SignerKey], threshold: int) -> bytes:
@@ -234,7 +235,9 @@ class World:
         """A checkpoint signed by the log now, and by the first so many witnesses and auditors."""
         text = format_checkpoint(Checkpoint(ORIGIN, size, root))
         cosigners = self.witnesses[:witnesses] + self.auditors[:auditors]
-        lines = [sign_note(text, self.log)] + [cosign(text, signer, self.now) for signer in cosigners]
+        lines = [sign_note(text, key) for key in self.signers or [self.log]] + [
+            cosign(text, signer, self.now) for signer in cosigners
+        ]
         return format_note(Note(text, tuple(lines)))
 
     # -- proving --------------------------------------------------------------------------------------------

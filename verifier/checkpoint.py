@@ -89,7 +89,7 @@ def open_checkpoint(
     if not signed:
         raise NotProven(
             "unsigned",
-            f"checkpoint: no signature of {checkpoint.origin!r} by a key of this policy; if the log says that it has a "
-            "new key, get the new policy file from its operator, and compare the fingerprint",
+            f"checkpoint: no signature of {checkpoint.origin!r} by a key of this policy. The log may have a new key: "
+            "get the new policy by file from its operator, and compare the fingerprint; never take one from the server",
         )
     return note, checkpoint

@@ -70,7 +70,7 @@ def write_secret_new(path: str, data: bytes) -> None:
     """Create a file that only its owner may read. Success means that it is on disk and that nothing was overwritten."""
     try:
         _create(path, data, SECRET_MODE)
-        _sync_directory(path)
+        sync_directory_of(path)
     except FileExistsError:
         raise Usage(f"{_shown(path)} exists and is not overwritten: choose another name or move it away") from None
     except (OSError, ValueError) as error:
@@ -87,7 +87,7 @@ def write_atomic(path: str, data: bytes, mode: int = SECRET_MODE) -> None:
         except BaseException:
             _discard(temporary)
             raise
-        _sync_directory(path)
+        sync_directory_of(path)
     except (OSError, ValueError) as error:
         raise _refused("cannot write", path, error) from None
 
@@ -174,7 +174,7 @@ def _discard(path: str) -> None:
         pass  # the first error is the one to report
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory_of(path: str) -> None:
     """Make the name durable, too. Without this a power cut may bring the old directory back."""
     try:
         fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY)

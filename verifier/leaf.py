@@ -4,7 +4,7 @@
     02 || map root (32)                           33 bytes   the map over all leaves below this one
     03 || root (32)                               33 bytes   an owner's root is enrolled
     04 || hash (32)                               33 bytes   declared loss: of the old origin's last cosigned note
-    05 || ...                                                reserved for a new log key, refused for now
+    05 || public key (32)                         33 bytes   a new log key: from here on it may sign as well
 
 A leaf is an entry of the tree in RFC 6962's sense: its hash there is SHA-256(00 || leaf). The tags are distinct and
 the lengths exact, so every leaf has one meaning and one spelling. One leaf for each entry of each chain: whoever
@@ -57,12 +57,19 @@ class LossLeaf(NamedTuple):
     hash: bytes
 
 
-Leaf = EntryLeaf | MapLeaf | EnrolmentLeaf | LossLeaf
+class LogKeyLeaf(NamedTuple):
+    """The log's next key. No verifier takes a key from here: it tells everybody that one is on its way."""
 
-_HASH_LEAVES: dict[int, type[MapLeaf] | type[EnrolmentLeaf] | type[LossLeaf]] = {
+    public_key: bytes
+
+
+Leaf = EntryLeaf | MapLeaf | EnrolmentLeaf | LossLeaf | LogKeyLeaf
+
+_HASH_LEAVES: dict[int, type[MapLeaf] | type[EnrolmentLeaf] | type[LossLeaf] | type[LogKeyLeaf]] = {
     MAP: MapLeaf,
     ENROLMENT: EnrolmentLeaf,
     LOSS: LossLeaf,
+    LOG_KEY: LogKeyLeaf,
 }
 _TAGS = {kind: bytes([number]) for number, kind in _HASH_LEAVES.items()}
 _ENTRY_TAG = bytes([ENTRY])
@@ -94,6 +101,6 @@ def decode_leaf(data: bytes) -> Leaf:
     elif number in _HASH_LEAVES:
         leaf = _HASH_LEAVES[number](reader.hash())
     else:
-        raise Malformed("a new log key is not supported yet" if number == LOG_KEY else "unknown kind", "leaf", number)
+        raise Malformed("unknown kind", "leaf", number)
     reader.end()
     return leaf

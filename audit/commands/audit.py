@@ -102,9 +102,9 @@ def choose_logs(store: Store, peers: list[str]) -> list[Log]:
         return logs
     chosen = []
     for peer in peers:
-        found = [log for log in logs if peer in (log.key.name, log.url, log.url.rstrip("/"))]
+        found = [log for log in logs if peer in (log.origin, log.url, log.url.rstrip("/"))]
         if not found:
-            known = ", ".join(log.key.name for log in logs) or "none"
+            known = ", ".join(log.origin for log in logs) or "none"
             raise Usage(f"peer: got {peer!r}, want a log that this node watches and has an address of: {known}")
         chosen += [log for log in found if log not in chosen]
     return chosen
@@ -135,14 +135,15 @@ def _read(path: str | None, kind: Kind) -> Policy | None:
 
 def policies_of(folder: Path, log: Log, given: Policies) -> Policies:
     """What is known of a log: from the options where they name its key, else from the node's own directory."""
-    if any(policy is not None and log.key in policy.log_keys for policy in given):
-        return Policies(*[policy if policy is not None and log.key in policy.log_keys else None for policy in given])
-    name = sha256(log.key.name.encode("utf-8")).hexdigest()
+    ours = [policy if policy is not None and {*log.keys} & {*policy.log_keys} else None for policy in given]
+    if any(ours):
+        return Policies(*ours)
+    name = sha256(log.origin.encode("utf-8")).hexdigest()
     paths = [folder / POLICY_FOLDER / f"{name}.{kind}" for kind in ("policy", "auditors")]
     own = read_policies(*[str(path) if path.exists() else None for path in paths])
     for policy in own:
-        if policy is not None and log.key not in policy.log_keys:
-            raise Usage(f"policy: the one in {folder / POLICY_FOLDER} for {log.key.name} names another key")
+        if policy is not None and not {*log.keys} & {*policy.log_keys}:
+            raise Usage(f"policy: the one in {folder / POLICY_FOLDER} for {log.origin} names another key")
     return own
 
 

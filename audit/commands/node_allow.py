@@ -10,18 +10,23 @@ from audit.node import allow_log
 
 DESCRIPTION = "Watch a log; with its address, mirror and replay it too. A running node knows it at once."
 EXAMPLES = """examples:
-  nextcloud-audit node allow --data DIR audit.example.org/files+6f0c83d1+AZ… https://audit.example.org"""
+  nextcloud-audit node allow --data DIR audit.example.org/files+6f0c83d1+AZ… https://audit.example.org
+  nextcloud-audit node allow --data DIR audit.example.org/files+41b07aa2+AR… https://audit.example.org --rotates
+
+`--rotates` accepts one more key of a log that is watched already, which its operator has told you of. What was cosigned
+for this log stays remembered, whichever key signs: it cannot show a second history."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the node's directory")
     parser.add_argument("vkey", metavar="VKEY", help="the log's key, as `init` printed it")
     parser.add_argument("url", metavar="URL", nargs="?", default="", help="where its tiles are, to replay it")
+    parser.add_argument("--rotates", action="store_true", help="one more key of a log that is watched already")
     common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    allow_log(Path(args.data), args.vkey, args.url)
+    allow_log(Path(args.data), args.vkey, args.url, args.rotates)
     origin = args.vkey.partition("+")[0]
     what = "watched and replayed" if args.url else "watched, and not replayed: no address was given"
     common.emit(args, {"origin": origin, "url": args.url}, f"{origin} is {what}")

@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
     node = open_node(Path(args.data), fetch=fetch_nothing)
     try:
         said = node.describe()
-        watched = [(log.key.name, log.url) for log in node.store.logs()]
+        watched = [(log.origin, log.url) for log in node.store.logs()]
     finally:
         node.close()
     keys = parse_description(format_json(said).encode())  # as a peer reads it

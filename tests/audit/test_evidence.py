@@ -141,7 +141,7 @@ def test_note_of_a_fork_is_told_from_the_mirror(node: Node, log: FakeLog) -> Non
     for size in (1, 21, 32, 39):
         forked = of_mirror(log.checkpoint(size, digest(b"fork", 0)), mirror, NOW)
         assert forked is not None
-        assert made.prove(forked, key) is not None
+        assert made.prove(forked, [key]) is not None
 
 
 def test_rows_of_a_witness_become_files(node: Node, log: FakeLog, tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_files_are_bounded_and_never_overwritten(tmp_path: Path, log: FakeLog, m
     (tmp_path / "n").mkdir()
     notes = [log.checkpoint(21, digest(b"fork", n)) for n in range(4)]
     paths = [
-        kept.keep(note_evidence("two-roots", NOW + n, log.checkpoint(), note), key, NOW + n)
+        kept.keep(note_evidence("two-roots", NOW + n, log.checkpoint(), note), [key], NOW + n)
         for n, note in enumerate(notes)
     ]
     assert [path is None for path in paths] == [False, False, True, True]
     before = [path.read_bytes() for path in kept.paths()]
-    again = kept.keep(note_evidence("two-roots", NOW + 9, log.checkpoint(), notes[0]), key, NOW + 9)
+    again = kept.keep(note_evidence("two-roots", NOW + 9, log.checkpoint(), notes[0]), [key], NOW + 9)
     assert again == paths[0]
-    assert kept.keep(note_evidence("two-roots", NOW, notes[0], notes[0]), key, NOW) is None
+    assert kept.keep(note_evidence("two-roots", NOW, notes[0], notes[0]), [key], NOW) is None
     assert [path.read_bytes() for path in kept.paths()] == before

@@ -343,7 +343,7 @@ def test_federation_finds_a_regression(tmp_path: Path) -> None:
             async with httpx.AsyncClient(transport=Answers(shown)) as client:
                 none = log.auditor_policy._replace(witnesses={})
                 federation = Federation(client, log.publisher, policy, none, log.clock, lambda *_: None)
-                await federation.check_regression(key, root_of)
+                await federation.check_regression([key], root_of)
                 return federation._witness_work[0].known_size
 
         return asyncio.run(run())
@@ -383,7 +383,7 @@ def test_witness_that_contradicts_us_is_asked_for_proof(tmp_path: Path, answer: 
             federation = Federation(
                 client, log.publisher, policy, none, log.clock, lambda *_: None, regressed=found.append
             )
-            await federation.check_regression(log.signer.verifier_key, lambda size: None)
+            await federation.check_regression([log.signer.verifier_key], lambda size: None)
             for seen in (answering(404), answering(200, b"nonsense"), answering(200, ours.newest_note)):
                 assert not found
                 shown["seen"] = seen

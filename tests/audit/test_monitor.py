@@ -308,7 +308,7 @@ def test_monitor_goes_to_the_least_recently_audited_log_first(street: Street) ->
     assert street.audit() == []
     street.node.allow_log(FakeLog("log.example/zzz", b"\x09" * 32).vkey, "https://log.example/zzz")
     answers = iter([False] + [True] * 9)
-    known = lambda log: street.policies() if log.key.name == street.log.origin else Policies()  # noqa: E731
+    known = lambda log: street.policies() if log.origin == street.log.origin else Policies()  # noqa: E731
     found = street.audit(deadline=lambda: next(answers), policies=known)
     assert [(one.kind, one.origin) for one in found][-1] == ("slow", street.log.origin)
 
@@ -373,7 +373,7 @@ def test_audit_command_takes_policies_from_options_and_from_the_node(street: Str
     given = street.policies()
     assert command.policies_of(street.folder, log, given) == given
     assert command.policies_of(street.folder, log, Policies()) == Policies()
-    own = street.folder / command.POLICY_FOLDER / f"{sha256(log.key.name.encode()).hexdigest()}.policy"
+    own = street.folder / command.POLICY_FOLDER / f"{sha256(log.origin.encode()).hexdigest()}.policy"
     own.parent.mkdir()
     own.write_text(f"log {street.log.vkey}\nquorum none\n")
     found = command.policies_of(street.folder, log, Policies())

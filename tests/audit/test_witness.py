@@ -202,9 +202,9 @@ def test_witness_never_cosigns_under_its_own_name() -> None:
     """Even with a key at hand for it, an origin that is our own name is not watched."""
     log = FakeLog("node.example/w").grow(2)
     note = parse_note(log.checkpoint())
-    assert open_log_note(note, log.signer.verifier_key, log.origin, ("node.example/v",)) == note
+    assert open_log_note(note, [log.signer.verifier_key], log.origin, ("node.example/v",)) == note
     with pytest.raises(UnknownLog):
-        open_log_note(note, log.signer.verifier_key, log.origin, ("node.example/w",))
+        open_log_note(note, [log.signer.verifier_key], log.origin, ("node.example/w",))
 
 
 def test_witness_watches_neither_itself_nor_two_keys(node: Node, log: FakeLog) -> None:

@@ -280,6 +280,14 @@ def leaf_of_an_unknown_kind() -> tuple[FakeLog, Value]:
     return log, replay(log, 21, 22)
 
 
+@case(NOTHING, "a leaf announces a new log key, as it may")
+def leaf_of_a_new_log_key() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(20)
+    log.leaves.append(b"\x05" + digest(b"key", 0))
+    log.add_map()
+    return log, replay(log, 21, 22)
+
+
 @case("chain-broken", "the last leaf of a signed tree is no map commitment")
 def last_leaf_without_a_map() -> tuple[FakeLog, Value]:
     log = FakeLog().grow(20)

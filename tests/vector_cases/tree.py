@@ -9,7 +9,16 @@ from tests.verifier.worlds import a_file, created, noted, two_logs
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.entry import Operation
 from verifier.map import map_value
-from verifier.note import SIGNATURE, Note, SignerKey, cosignature_message, format_note, parse_note, sign_note
+from verifier.note import (
+    SIGNATURE,
+    Note,
+    SignerKey,
+    cosignature_message,
+    format_note,
+    format_vkey,
+    parse_note,
+    sign_note,
+)
 from verifier.proof import Proof
 from verifier.verdict import Memory
 
@@ -115,6 +124,79 @@ def changed_root_in_the_checkpoint() -> Ask:
     note = parse_note(world.notes[max(world.notes)])
     text = format_checkpoint(Checkpoint(ORIGIN, max(world.notes), bytes(32)))
     return Ask(world, renoted(world, format_note(note._replace(text=text))))
+
+
+def rotated(*signers: SignerKey, named: tuple[SignerKey, ...]) -> World:
+    """A file that was created before the log had a new key and written after these signed; both policies name these."""
+    world = small(b"one")
+    world.signers = list(signers)
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.publish()
+    line = f"log {format_vkey(world.log.verifier_key)}\n".encode()
+    lines = b"".join([f"log {format_vkey(key.verifier_key)}\n".encode() for key in named])
+    world.policy_text = world.policy_text.replace(line, lines)
+    world.auditors_text = world.auditors_text.replace(line, lines)
+    return world
+
+
+OLD_KEY = SignerKey(ORIGIN, SIGNATURE, secret("log"))
+NEW_KEY = SignerKey(ORIGIN, SIGNATURE, secret("next log key"))
+
+
+@case("VERIFIED")
+def two_log_keys_sign_and_the_policy_names_the_old_one() -> Ask:
+    """The log is getting a new key: its line is one of an unknown key."""
+    world = rotated(OLD_KEY, NEW_KEY, named=(OLD_KEY,))
+    return Ask(world, world.prove(1))
+
+
+@case("VERIFIED")
+def two_log_keys_sign_and_the_policy_names_both() -> Ask:
+    """The log is getting a new key, and both lines hold."""
+    world = rotated(OLD_KEY, NEW_KEY, named=(OLD_KEY, NEW_KEY))
+    return Ask(world, world.prove(1))
+
+
+@case("VERIFIED")
+def new_log_key_alone_and_the_policy_names_both() -> Ask:
+    """The old key signs no more; `before` has its line alone, and the state's checkpoint too."""
+    world = rotated(NEW_KEY, named=(OLD_KEY, NEW_KEY))
+    size = min(world.notes)
+    return Ask(world, world.prove(1, pinned=size), memory=Memory(world.notes[size]))
+
+
+@case(NOT_PROVEN, "unsigned")
+def new_log_key_alone_and_the_policy_names_the_old_one() -> Ask:
+    """[R] A key that the user's policy does not name proves nothing, whatever the log says of it."""
+    world = rotated(NEW_KEY, named=(OLD_KEY,))
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "bad-signature")
+def one_of_two_log_lines_forged() -> Ask:
+    """[R] The line of the old key holds, that of the new one does not: no line counts."""
+    world = rotated(OLD_KEY, NEW_KEY, named=(OLD_KEY, NEW_KEY))
+    note = parse_note(world.notes[max(world.notes)])
+    forged = note.signatures[1]._replace(blob=bytes(64))
+    lines = (note.signatures[0], forged, *note.signatures[2:])
+    return Ask(world, renoted(world, format_note(note._replace(signatures=lines))))
+
+
+@case("VERIFIED")
+def forged_line_of_a_log_key_that_the_policy_does_not_name() -> Ask:
+    """A line of an unknown key is not looked at, though its name is the log's."""
+    world = rotated(OLD_KEY, NEW_KEY, named=(OLD_KEY,))
+    note = parse_note(world.notes[max(world.notes)])
+    forged = note.signatures[1]._replace(blob=bytes(64))
+    lines = (note.signatures[0], forged, *note.signatures[2:])
+    return Ask(world, renoted(world, format_note(note._replace(signatures=lines))))
+
+
+@case(NOT_PROVEN, "unsigned")
+def before_signed_by_a_log_key_that_the_policy_does_not_name() -> Ask:
+    """The policy names the new key alone, and `before` was signed when there was none: the old line is needed."""
+    world = rotated(NEW_KEY, named=(NEW_KEY,))
+    return Ask(world, world.prove(1))
 
 
 @case(NOT_PROVEN, "empty-tree")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from verifier.entry import MAX_ENTRIES
 from verifier.errors import Malformed
-from verifier.leaf import EnrolmentLeaf, EntryLeaf, Leaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
+from verifier.leaf import EnrolmentLeaf, EntryLeaf, Leaf, LogKeyLeaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
 
 A, B = b"a" * 32, b"b" * 32
 EXAMPLES = [
@@ -16,6 +16,7 @@ EXAMPLES = [
     (MapLeaf(A), b"\x02" + A),
     (EnrolmentLeaf(A), b"\x03" + A),
     (LossLeaf(A), b"\x04" + A),
+    (LogKeyLeaf(A), b"\x05" + A),
 ]
 
 
@@ -45,10 +46,10 @@ def test_decode_leaf_accepts_one_spelling(data: bytes) -> None:
     assert encode_leaf(leaf) == data
 
 
-@pytest.mark.parametrize("number", [0, 5, 6, 255])
+@pytest.mark.parametrize("number", [0, 6, 255])
 def test_decode_leaf_refuses_unknown_kinds(number: int) -> None:
-    """A tag that has no meaning yet is refused, the reserved one by name."""
-    with pytest.raises(Malformed, match="new log key" if number == 5 else "unknown kind"):
+    """A tag that has no meaning is refused."""
+    with pytest.raises(Malformed, match="unknown kind"):
         decode_leaf(bytes([number]) + A)
 
 
