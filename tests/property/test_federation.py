@@ -12,9 +12,13 @@ What must hold, in every schedule:
     what an honest node has cosigned is one history, sizes and times never go back
     trees with a quorum of cosigners are one history
     what a log or a node has acknowledged is there after each crash
+    a log calls nothing published or audited, and no client VERIFIES, what has not both quorums of distinct signers
+    an auditor signs for no log with a broken chain or a wrong map; a node put back to an older store signs nothing
 
-`tests.property.test_adversary` lies in the bytes of stores and proofs, with modelled nodes; here the bytes are honest,
-and the machinery is real. FEDERATION_SCHEDULES=2000 runs so many schedules instead of the few of `make test`.
+Random schedules seldom meet a given attack. `tests.property.test_federation_attacks` runs the same machine in a fixed
+order, one attack after the other. `tests.property.test_adversary` lies in the bytes of stores and proofs, with modelled
+nodes; here the bytes are honest, and the machinery is real. FEDERATION_SCHEDULES=2000 runs so many schedules instead of
+the few of `make test`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,16 +44,18 @@ from audit.node import Node
 from audit.prover import Prover
 from audit.publisher import Target, read_newest_signed
 from audit.tree import read_leaf, read_published_tile
-from audit.witness import Inconsistent, OutOfStep, format_request
+from audit.witness import Head, Inconsistent, OutOfStep, Retired, format_request
 from audit.witness_store import AUDITOR, WITNESS, create_store, open_store
-from tests.audit.log_setup import START, LogSetup, content_of
-from tests.fakes import FakeClock, FakeLog, Faults
+from tests.audit.log_setup import ORIGIN, START, LogSetup, content_of
+from tests.fakes import FakeClock, FakeLog, Faults, digest
+from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.entry import Operation
 from verifier.keys import OwnerKeys
 from verifier.note import (
     Note,
     SignerKey,
     cosign,
+    format_note,
     format_signature_line,
     format_vkey,
     parse_note,
@@ -70,9 +77,11 @@ FILES = (1, 2)
 CONTENTS = (b"one", b"two", b"three")
 WRITES = st.tuples(st.sampled_from(FILES), st.sampled_from(CONTENTS))
 MAX_COPIES = 3
+PUBLISHED = "SELECT signed, audited FROM trees WHERE first_note IS NOT NULL"
 MAX_AGE_S = 3_600
 LOG_URL = "http://log.test"
 COUNTS: Counter[str] = Counter()
+LIES = {"skipped seq": 2, "seq again": 0, "wrong map": 1}  # by how much a log that lies in its leaves moves a seq
 
 
 class Tree(NamedTuple):
@@ -85,6 +94,12 @@ class Tree(NamedTuple):
     def is_one_history_with(self, other: Tree) -> bool:
         short, long = sorted((self.leaves, other.leaves), key=len)
         return long[: len(short)] == short
+
+
+def check_one_history(trees: Iterable[Tree], message: str) -> None:
+    """All pairs: neighbours alone would let two branches of one trunk pass."""
+    for one, two in combinations(dict.fromkeys(trees), 2):
+        assert one.is_one_history_with(two), message
 
 
 class Signed(NamedTuple):
@@ -103,6 +118,8 @@ class Folder:
         self.log = LogSetup(path / "log", NODES, QUORUM)
         self.owner: OwnerKeys = self.log.enrol()
         self.other = FakeLog("other.example/log").grow(2, 1)
+        names = [f"liar{number}.example/log" for number in range(len(LIES))]
+        self.liars = {lie: FakeLog(name).grow(2, 1) for lie, name in zip(LIES, names, strict=True)}
         for number in HONEST:
             keys = self.keys(number)
             (path / f"n{number}" / "mirror").mkdir(parents=True)
@@ -110,6 +127,8 @@ class Folder:
             node = self.open_node(path, number, sqlite_of(Faults()), no_fetch)
             node.allow_log(format_vkey(self.log.signer.verifier_key), LOG_URL)
             node.allow_log(self.other.vkey)
+            for liar in self.liars.values():
+                node.allow_log(liar.vkey, liar.url)
             node.close()
         self.log.close()
 
@@ -148,6 +167,9 @@ class HonestNode:
         self.clock = FakeClock(START)
         self.said: dict[str, list[Signed]] = {WITNESS: [], AUDITOR: []}
         self.times: dict[str, list[int]] = {WITNESS: [], AUDITOR: []}  # over all logs
+        self.newest: dict[tuple[str, str], bytes] = {}  # by role and origin: the note with its own line
+        self.retired = False
+        self.kept: dict[tuple[str, str], bytes] = {}  # `newest` when its directory was copied
         self.open()
 
     def open(self) -> None:
@@ -157,10 +179,50 @@ class HonestNode:
         self.node.close()
         self.open()
 
-    def heard(self, role: str, text: bytes, answer: bytes, tree: Target | None) -> None:
+    @property
+    def home(self) -> Path:
+        return self._path / f"n{self.number}"
+
+    def keep(self) -> None:
+        """Copies its directory, as a backup does."""
+        self.node.close()
+        shutil.rmtree(self.home.with_suffix(".old"), ignore_errors=True)
+        shutil.copytree(self.home, self.home.with_suffix(".old"))
+        self.kept = dict(self.newest)
+        self.open()
+
+    def put_back(self) -> None:
+        """Goes back to that copy, and is shown what it signed last for each log."""
+        self.node.close()
+        shutil.rmtree(self.home)
+        shutil.copytree(self.home.with_suffix(".old"), self.home)
+        self.faults.fail_at = 0
+        self.open()
+        self.retired = self.newest != self.kept
+        for note in self.newest.values():
+            try:
+                self.node.add_checkpoint(format_request(0, (), note), self.clock.now)
+            except (Retired, Conflict):
+                continue
+            raise AssertionError("signed again from the start")
+
+    def check_memory(self) -> None:
+        """Its store knows whatever it has said."""
+        for (role, origin), data in self.newest.items():
+            said = parse_checkpoint_unverified(parse_note(data).text)
+            head = self.node.store.head(role, origin)
+            assert head is not None, f"{role}: forgot {origin}"
+            assert head.size >= said.size, f"{role}: forgot size {said.size} of {origin}"
+            assert head.size > said.size or head.root == said.root, f"{role}: holds another tree of {origin}"
+
+    def heard(self, role: str, note: bytes, answer: bytes, tree: Target | None) -> None:
         """Keeps what it said, once the line is shown to be its own."""
+        assert not self.retired, f"{role}: signs after it was put back to an older store"
         key = self._folder.keys(self.number)[role == AUDITOR].verifier_key
-        time = verify_cosignature(Note(text, parse_signature_lines(answer)), key)
+        text, lines = parse_note(note).text, parse_signature_lines(answer)
+        time = verify_cosignature(Note(text, lines), key)
+        own = [line for line in parse_note(note).signatures if line.name == parse_checkpoint_unverified(text).origin]
+        self.newest[role, own[0].name] = format_note(Note(text, (*own, *lines)))
         self.times[role].append(time)
         if tree is not None:
             self.said[role].append(Signed(tree.size, tree.root, time))
@@ -174,6 +236,7 @@ class Copy:
         self.faults = Faults()
         self.acknowledged: list[tuple[bytes, int, bytes]] = []
         self.known = dict.fromkeys((*HONEST, 0), 0)  # sizes that the nodes said they know
+        self.claims = False  # its rows say "audited" of what nobody replayed
 
     def open(self) -> None:
         self.log.factory = sqlite_of(self.faults)  # type: ignore[misc]
@@ -226,7 +289,7 @@ class Federation(RuleBasedStateMachine):
             shutil.copytree(FOLDER.path / name, self.path / name)
         self.now = START
         self.trees: dict[bytes, Tree] = {}  # by checkpoint text
-        self.signers: dict[bytes, set[str]] = {}  # text -> who cosigned it as witness, by the policy's names
+        self.signers: dict[str, dict[bytes, set[int]]] = {WITNESS: {}, AUDITOR: {}}  # text -> the nodes that cosigned
         self.copies = [Copy(self.setup(self.path / "log"))]
         self.copies[0].open()
         self.serving: Copy = self.copies[0]
@@ -234,6 +297,7 @@ class Federation(RuleBasedStateMachine):
         self.clients = [Client(), Client()]
         self.other = copy.copy(FOLDER.other)
         self.other.leaves, self.other.tips = list(self.other.leaves), dict(self.other.tips)
+        self.liars = {liar.url: liar for liar in FOLDER.liars.values()}  # what each one serves now
         for file_id in FILES:
             self.write(self.serving, file_id, b"one")
         self.publish_at(self.serving, self.serving)
@@ -258,7 +322,10 @@ class Federation(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def fetch(self, url: str, limit: int) -> bytes:
-        """The tiles of whichever copy the adversary serves from."""
+        """The tiles of whichever copy the adversary serves from, or of a log that lies in its leaves."""
+        for base, liar in self.liars.items():
+            if url.startswith(base + "/"):
+                return await liar.fetch(url, limit)
         tile = parse_tile_path(url.removeprefix(LOG_URL + "/"))
         with self.serving.log.store.snapshot() as conn:
             newest = read_newest_signed(conn)
@@ -289,38 +356,44 @@ class Federation(RuleBasedStateMachine):
     @rule(data=st.data())
     def copy_log(self, data: st.DataObject) -> None:
         """The adversary copies a store; from here on the key signs for both."""
-        each = self.pick(data)
+        self.copy_of(self.pick(data))
+
+    def copy_of(self, each: Copy) -> Copy:
         each.log.close()
         made = Copy(self.setup(self.path / f"log{len(self.copies)}"))
         shutil.copytree(each.log.directory, made.log.directory)
         made.log.clock.now = self.now
-        made.acknowledged, made.known = list(each.acknowledged), dict(each.known)
+        made.acknowledged, made.known, made.claims = list(each.acknowledged), dict(each.known), each.claims
         each.open()
         made.open()
         self.copies.append(made)
         COUNTS["copies"] += 1
+        return made
 
     @rule(
         data=st.data(),
         eager=st.sampled_from([False, False, False, True]),
         reach=st.sampled_from([7, 7, 7, 1, 2, 5, 0]),
+        replay=st.sampled_from([7, 7, 7, 1, 0]),
         lie=st.sampled_from([0, 0, -500, 25, 10_000]),
         write=st.booleans(),
     )
-    def publish(self, data: st.DataObject, eager: bool, reach: int, lie: int, write: bool) -> None:
+    def publish(self, data: st.DataObject, eager: bool, reach: int, replay: int, lie: int, write: bool) -> None:
         """A copy signs its next tree, or the one that waits, and asks those that it reaches; a client looks at it."""
         each = self.pick(data)
         if write:
             self.write(each, *data.draw(WRITES))
-        self.publish_at(each, data.draw(st.sampled_from([each, each, each, *self.copies])), eager, reach, lie)
+        self.publish_at(each, data.draw(st.sampled_from([each, each, each, *self.copies])), eager, reach, lie, replay)
         self.ask_at(each, self.clients[data.draw(st.integers(0, 1))], FILES[0], None)
 
-    def publish_at(self, each: Copy, serving: Copy, eager: bool = False, reach: int = 7, lie: int = 0) -> None:
+    def publish_at(
+        self, each: Copy, serving: Copy, eager: bool = False, reach: int = 7, lie: int = 0, replay: int = 7
+    ) -> Target | None:
         target = self.at_log(each, lambda: each.log.publisher.integrate_and_sign(self.now, eager))
         if target is None:
             newest = read_newest_signed(each.log.store.reader())
             if newest is None:
-                return
+                return None
             target = Target(newest.size, newest.root, newest.newest_note)
         self.learn(each, target)
         self.lie(each, target, self.now + lie)
@@ -329,7 +402,9 @@ class Federation(RuleBasedStateMachine):
             self.ask_witness(each, target, number)
         self.serving = serving
         for number in reached:
-            self.ask_auditor(each, target, number)
+            if replay >> (number - 1) & 1:
+                self.ask_auditor(each, target, number)
+        return target
 
     def learn(self, each: Copy, target: Target) -> None:
         text = parse_note(target.note).text
@@ -339,7 +414,8 @@ class Federation(RuleBasedStateMachine):
     def lie(self, each: Copy, target: Target, at: int) -> None:
         """The adversary's node signs anything, as both, with any time."""
         text = parse_note(target.note).text
-        self.signers.setdefault(text, set()).add("w0")
+        for role in (WITNESS, AUDITOR):
+            self.signers[role].setdefault(text, set()).add(0)
         lines = b"".join(format_signature_line(cosign(text, key, at)) for key in FOLDER.keys(0))
         self.accept(each, target, lines)
 
@@ -350,7 +426,7 @@ class Federation(RuleBasedStateMachine):
             proof = tuple(each.log.publisher.consistency(old_size, target.size))
             body = format_request(old_size, proof, target.note)
             try:
-                answer = self.at_node(node, lambda body=body: node.node.add_checkpoint(body, node.clock.now))  # type: ignore[misc]
+                answer = self.at_node(node, WITNESS, lambda body=body: node.node.add_checkpoint(body, node.clock.now))  # type: ignore[misc]
             except OutOfStep as conflict:
                 each.known[number] = conflict.known_size
                 continue
@@ -362,7 +438,7 @@ class Federation(RuleBasedStateMachine):
     def ask_auditor(self, each: Copy, target: Target, number: int) -> None:
         node = self.nodes[number]
         try:
-            answer = self.at_node(node, lambda: self.run(node.node.auditor.audit(target.note, node.clock)))
+            answer = self.at_node(node, AUDITOR, lambda: self.run(node.node.auditor.audit(target.note, node.clock)))
         except Conflict:
             COUNTS["auditor ahead"] += 1
             return
@@ -371,9 +447,8 @@ class Federation(RuleBasedStateMachine):
 
     def cosigned(self, each: Copy, target: Target, node: HonestNode, role: str, answer: bytes) -> None:
         text = parse_note(target.note).text
-        node.heard(role, text, answer, target)
-        if role == WITNESS:
-            self.signers.setdefault(text, set()).add(f"w{node.number}")
+        node.heard(role, target.note, answer, target)
+        self.signers[role].setdefault(text, set()).add(node.number)
         COUNTS[role] += 1
         self.accept(each, target, answer)
 
@@ -423,11 +498,95 @@ class Federation(RuleBasedStateMachine):
         old_size = head.size if head else 0
         note = self.other.checkpoint()
         body = format_request(old_size, self.other.proof(old_size), note)
-        answer = self.at_node(node, lambda: node.node.add_checkpoint(body, node.clock.now))
+        answer = self.at_node(node, WITNESS, lambda: node.node.add_checkpoint(body, node.clock.now))
         if answer is not None:
-            node.heard(WITNESS, parse_note(note).text, answer, None)
+            node.heard(WITNESS, note, answer, None)
 
-    def at_node(self, node: HonestNode, work: Callable[[], T]) -> T | None:
+    @precondition(lambda self: len(self.copies) > 1)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        """A copy signs a bigger tree than anybody knows, and offers it with the old size that each witness knows."""
+        self.fork_at(self.pick(data))
+
+    def fork_at(self, each: Copy) -> Target | None:
+        heads = {number: self.nodes[number].node.store.head(WITNESS, ORIGIN) for number in HONEST}
+        newest = read_newest_signed(each.log.store.reader())
+        longest = max((head.size for head in heads.values() if head), default=0)
+        for _ in range(max(1, longest - (newest.size if newest else 0))):
+            self.write(each, FILES[0], b"one")
+        target = self.at_log(each, lambda: each.log.publisher.integrate_and_sign(self.now, True))
+        if target is None:
+            return None
+        self.learn(each, target)
+        for number, head in heads.items():
+            for proof in self.made_up(each, head, target):
+                self.offer(each, target, number, head.size if head else 0, proof)
+        return target
+
+    def made_up(self, each: Copy, head: Head | None, target: Target) -> Iterable[tuple[bytes, ...]]:
+        """Its own copy's proof, none at all, and hashes of its choice."""
+        if head and head.size <= target.size:
+            yield tuple(each.log.publisher.consistency(head.size, target.size))
+        yield ()
+        yield (head.root if head else target.root, target.root)
+
+    def offer(self, each: Copy, target: Target, number: int, old_size: int, proof: tuple[bytes, ...]) -> None:
+        node, body = self.nodes[number], format_request(old_size, proof, target.note)
+        try:
+            answer = self.at_node(node, WITNESS, lambda: node.node.add_checkpoint(body, node.clock.now))
+        except OutOfStep:
+            return
+        if answer is not None:
+            self.cosigned(each, target, node, WITNESS, answer)
+
+    @rule(number=st.sampled_from(HONEST), lie=st.sampled_from(sorted(LIES)))
+    def lying_log(self, number: int, lie: str) -> None:
+        """A log without a fork, whose leaves or map are false: no auditor signs that."""
+        assert self.ask_about_lie(number, lie) is None, f"an auditor signed: {lie}"
+
+    def ask_about_lie(self, number: int, lie: str) -> bytes | None:
+        liar = FOLDER.liars[lie].copy()
+        chain_id = digest(b"chain", 0)
+        liar.add_entry(chain_id, digest(b"lie", 0), liar.tips[chain_id][0] + LIES[lie])
+        liar.add_map(bytes(32) if lie == "wrong map" else None)
+        return self.ask_about(number, liar)
+
+    def ask_about(self, number: int, liar: FakeLog) -> bytes | None:
+        node, note = self.nodes[number], liar.checkpoint()
+        self.liars[liar.url] = liar
+        answer = self.at_node(node, AUDITOR, lambda: self.run(node.node.auditor.audit(note, node.clock)))
+        if answer is not None:
+            node.heard(AUDITOR, note, answer, None)
+        return answer
+
+    @rule(number=st.sampled_from(HONEST))
+    def keep_node(self, number: int) -> None:
+        """A backup of a node, which there should not be."""
+        self.nodes[number].keep()
+
+    @precondition(lambda self: any(node.kept for node in self.nodes.values()))
+    @precondition(lambda self: not any(node.retired for node in self.nodes.values()))
+    @rule(data=st.data())
+    def put_node_back(self, data: st.DataObject) -> None:
+        """That backup is restored."""
+        node = data.draw(st.sampled_from([node for node in self.nodes.values() if node.kept]))
+        node.put_back()
+        COUNTS["put back"] += node.retired
+
+    @rule(data=st.data())
+    def claim_audited(self, data: st.DataObject) -> None:
+        """A log says of all that it has published that it was replayed, and makes proofs of that."""
+        self.claim_at(self.pick(data))
+
+    def claim_at(self, each: Copy) -> None:
+        def write() -> None:
+            with each.log.store.transaction() as conn:
+                conn.execute("UPDATE trees SET audited = 1 WHERE first_note IS NOT NULL")
+
+        each.claims = True
+        self.at_log(each, write)
+
+    def at_node(self, node: HonestNode, role: str, work: Callable[[], T]) -> T | None:
         """What an honest node answers; None for a refusal or a crash, after which it starts again."""
         try:
             return work()
@@ -437,7 +596,9 @@ class Federation(RuleBasedStateMachine):
         except Conflict:
             raise
         except Inconsistent as error:
-            COUNTS[f"refused: {error.kind}"] += 1
+            COUNTS[f"{role} refused: {error.kind}"] += 1
+        except Retired:
+            assert node.retired, "retired with its memory in place"
         except (TryLater, PeerFailed) as error:
             COUNTS[f"node: {type(error).__name__}"] += 1
         return None
@@ -473,7 +634,11 @@ class Federation(RuleBasedStateMachine):
         )
         report = verify(proof, self.trust(), question, client.memory(file_id))
         COUNTS[report.verdict.value] += 1
-        tree = self.trees[parse_note(proof.checkpoint).text]
+        text = parse_note(proof.checkpoint).text
+        if report.verdict is Verdict.VERIFIED:
+            for role, signers in self.signers.items():
+                assert len(signers.get(text, ())) >= QUORUM, f"VERIFIED with {signers.get(text)} of the {role}s"
+        tree = self.trees[text]
         if report.pins_checkpoint:
             client.checkpoint = report.proof.checkpoint
             client.held.append(tree)
@@ -494,31 +659,37 @@ class Federation(RuleBasedStateMachine):
         """Whatever clients with the same policy hold was one history, between them and over time."""
         if not hasattr(self, "clients"):
             return
-        held = {tree.size: tree for client in self.clients for tree in client.held}
-        longest = max(held.values(), key=lambda tree: tree.size, default=None)
-        for client in self.clients:
-            for tree in client.held:
-                assert longest is None or tree.is_one_history_with(longest), "two histories were VERIFIED"
+        check_one_history([tree for client in self.clients for tree in client.held], "two histories were VERIFIED")
 
     @invariant()
     def quorums_hold_one_history(self) -> None:
         """Trees with a quorum of witnesses exclude each other never."""
         if not hasattr(self, "signers"):
             return
-        met = [self.trees[text] for text, names in self.signers.items() if len(names) >= QUORUM]
-        for one, two in zip(met, met[1:], strict=False):
-            assert one.is_one_history_with(two), "a fork with two quorums"
+        for role, signed in self.signers.items():
+            met = [self.trees[text] for text, numbers in signed.items() if len(numbers) >= QUORUM]
+            check_one_history(met, f"a fork with two quorums of {role}s")
+
+    @invariant()
+    def logs_publish_with_quorums(self) -> None:
+        """What a log calls published or audited was cosigned by so many distinct nodes."""
+        for each in getattr(self, "copies", []):
+            for data, audited in each.log.store.reader().execute(PUBLISHED).fetchall():
+                text = parse_note(data).text
+                assert len(self.signers[WITNESS].get(text, ())) >= QUORUM, "published without its quorum"
+                if audited and not each.claims:
+                    assert len(self.signers[AUDITOR].get(text, ())) >= QUORUM, "audited without its quorum"
 
     @invariant()
     def nodes_hold_one_history(self) -> None:
         """What one honest node cosigned only grew, and its times never went back."""
         for node in getattr(self, "nodes", {}).values():
             for role, said in node.said.items():
-                trees = [self.tree_of(signed) for signed in said[-8:]]
-                for one, two in zip(trees, trees[1:], strict=False):
-                    assert one.size <= two.size, f"{role}: a smaller tree"
-                    assert one.is_one_history_with(two), f"{role}: two histories"
+                assert [signed.size for signed in said] == sorted([signed.size for signed in said]), f"{role}: smaller"
+                check_one_history([self.tree_of(signed) for signed in said], f"{role}: two histories")
                 assert node.times[role] == sorted(node.times[role]), f"{role}: time went back"
+            if not node.retired:
+                node.check_memory()
 
     def tree_of(self, signed: Signed) -> Tree:
         return next(tree for tree in self.trees.values() if (tree.size, tree.root) == (signed.size, signed.root))
@@ -532,5 +703,13 @@ def test_federation_was_not_idle() -> None:
     """The schedules above forked, crashed, were refused and VERIFIED; how often is printed."""
     print("\nfederation:", ", ".join(f"{COUNTS[name]} {name}" for name in sorted(COUNTS)))
     assert COUNTS["schedules"] >= QUICK_SCHEDULES
-    for word in ("copies", "node crashes", "log crashes", WITNESS, AUDITOR, "refused: consistency", "VERIFIED"):
+    for word in (
+        "copies",
+        "node crashes",
+        "log crashes",
+        WITNESS,
+        AUDITOR,
+        f"{WITNESS} refused: consistency",
+        "VERIFIED",
+    ):
         assert COUNTS[word] > 0, word
