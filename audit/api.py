@@ -4,6 +4,7 @@
     POST /seals                                signed; an owner's seal       GET  /tile/...      tlog-tiles
     GET  /enrolment, POST /enrolment           one-time token and nonce      GET  /status, /healthz, /openapi.json
     GET  /enrolment/ROOT                       inclusion of an enrolment
+    POST /hook, POST /nodes                    events of a Nextcloud: where to look, on disk before the 200
 
 Every error has one form, {"error":{"reason":"not-found","message":"..."}}, and no number in JSON is a JSON number. What
 a key may not have and what does not exist are the same 404, byte for byte. Bodies are bounded while they are read,
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from sqlite3 import Connection
 from typing import NamedTuple
@@ -44,7 +45,8 @@ from audit.enrolment import (
     list_sources,
 )
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLater
-from audit.nextcloud.access import Access, NotVisible, Seen
+from audit.nextcloud.access import Access, NotVisible, Seen, check_bearer, check_from_appapi
+from audit.nextcloud.hints import MAX_EVENT, Hint, parse_listener, parse_webhook
 from audit.node import TooLarge, TooSlow, read_body
 from audit.prover import withhold
 from audit.publisher import read_newest_signed, read_proof_tree
@@ -442,6 +444,28 @@ class Api:
                     return sealed.position, False
             raise
 
+    # -- for the Nextcloud --------------------------------------------------------------------------------------
+
+    async def hook(self, request: Request) -> Response:
+        """A webhook of Nextcloud 30 or later: answered once the files that it hints at are queued, durably."""
+        secret = self.service.event_keys.hook
+        if secret is None or not self.service.inbox.sources:
+            raise NotFound
+        check_bearer(request.headers, secret)
+        return await self._take_in(parse_webhook(await read_body(request, MAX_EVENT)))
+
+    async def nodes(self, request: Request) -> Response:
+        """A file event as AppAPI passes it on (Nextcloud 27 to 31): answered once it is queued, durably."""
+        app = self.service.event_keys.appapi
+        if app is None or not self.service.inbox.sources:
+            raise NotFound
+        check_from_appapi(request.headers, app)
+        return await self._take_in(parse_listener(await read_body(request, MAX_EVENT)))
+
+    async def _take_in(self, hints: Sequence[Hint]) -> Response:
+        await self.service.inbox.add(hints)
+        return answer_json({"hints": str(len(hints))})
+
     def _authorise(self, scope: Scope, body: bytes) -> bytes:
         """The key that signed this request."""
         target = target_of(scope)
@@ -508,6 +532,8 @@ def create_app(service: Service) -> FastAPI:
         ("POST", "/enrolment", api.enrol),
         ("GET", "/enrolment/{root}", api.enrolled),
         ("POST", "/seals", api.seal),
+        ("POST", "/hook", api.hook),
+        ("POST", "/nodes", api.nodes),
         ("GET", "/tile/{path:path}", api.tile),
     ):
         documented = openapi.ROUTES[method, path]

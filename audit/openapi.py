@@ -27,6 +27,16 @@ SCHEME = {
     "scheme": "NextcloudAudit",
     "description": "NextcloudAudit KEY TIME SIGNATURE: the owner's key signs log, method, target, time and body",
 }
+SCHEMES = {
+    "owner": SCHEME,
+    "hook": {"type": "http", "scheme": "bearer", "description": "the secret in the log's hook.secret"},
+    "appapi": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "AUTHORIZATION-APP-API",
+        "description": "base64 of UID:SECRET, beside EX-APP-ID; the UID may be empty",
+    },
+}
 _JSON, _TEXT, _BINARY = "application/json", "text/plain", "application/octet-stream"
 
 
@@ -54,6 +64,14 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/seals"): {
         **_answers(202, EXAMPLES["seal accepted"], 400, 401, 404, 413, 422, words="logged; 200: was logged before"),
         "openapi_extra": {**_body(EXAMPLES["seal"]), **SIGNED},
+    },
+    ("POST", "/hook"): {
+        **_answers(200, EXAMPLES["event queued"], 400, 401, 404, 413, 503),
+        "openapi_extra": {**_body(EXAMPLES["webhook"]), "security": [{"hook": []}]},
+    },
+    ("POST", "/nodes"): {
+        **_answers(200, EXAMPLES["event queued"], 400, 401, 404, 413, 503),
+        "openapi_extra": {**_body(EXAMPLES["node event"]), "security": [{"appapi": []}]},
     },
     ("GET", "/tile/{path:path}"): _answers(200, "binary", 400, 404, media=_BINARY, words="c2sp.org/tlog-tiles"),
 }
@@ -96,6 +114,6 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         made = get_openapi(**ABOUT, routes=app.routes)
         made["paths"] |= json.loads(json.dumps(PLAIN))
-        made.setdefault("components", {})["securitySchemes"] = {"owner": SCHEME}
+        made.setdefault("components", {})["securitySchemes"] = SCHEMES
         app.openapi_schema = made
     return app.openapi_schema

@@ -4,6 +4,8 @@
     async with service.running(): ...            until then nothing moves; afterwards nothing is half done
 
     scanning     every source, one after the other, every `scan_every_s`                    in a thread
+    looking      what a Nextcloud's events hinted at, at once; what failed, when due        in a thread; not while its
+                                                                                            source is being scanned
     publishing   what was signed before and waits for its quorum, first of all;             signing in a thread,
                  then, `publish_after_s` after a change, the next tree;                     couriers on the loop
                  every REFRESH_S new times for the newest tree                              (`audit.federation`)
@@ -39,12 +41,14 @@ from audit.federation import Clocks, Federation, Regression, WrongClock, make_cl
 from audit.folder import Problem, Progress
 from audit.mapstore import MapStore
 from audit.nextcloud.access import Access
+from audit.nextcloud.inbox import NO_KEYS, EventKeys, Inbox
+from audit.nextcloud.source import Looked
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
 from audit.scanning import Stopped, Summary
 from audit.schema import ONE, ZERO, Pending, sql, table
-from audit.sources import ScanSource, open_access
+from audit.sources import HintedSource, ScanSource, open_access
 from audit.tree import Tree
 from verifier.errors import Error
 from verifier.note import format_vkey, parse_note, verify_cosignatures
@@ -53,6 +57,7 @@ from verifier.policy import Policy, describe_quorum, still_newest_at
 PUBLISH_AFTER_S = 5.0  # a change is in a tree about this long after it was recorded
 SCAN_EVERY_S = 60.0
 TICK_S = 30.0  # how often timers are looked at: refresh, the auditors' timeout, what failed
+LOOK_RETRY_S = 5.0  # after looks that failed as a whole: the Nextcloud is away
 GRACE_S = 60  # a quorum takes its time; only what takes longer is called degraded
 
 _HAS_PENDING = sql(select(table(Pending).c.n).limit(ONE).offset(ZERO))
@@ -114,6 +119,7 @@ class Service:
         say: Callable[[str], None] = say_nothing,
         on_fatal: Callable[[BaseException], None] = lambda error: None,
         make_client: Callable[[], httpx.AsyncClient] = make_client,
+        event_keys: EventKeys = NO_KEYS,
     ) -> None:
         self.directory, self.store, self.clock, self.pace = directory, directory.store, clock, pace
         self.sources, self._enrol_first = list(sources), enrol_first
@@ -138,6 +144,9 @@ class Service:
         self.scans = 0
         self.federation: Federation | None = None
         self.access: Access | None = None
+        self.event_keys = event_keys
+        self._hinted_sources = [source for source in self.sources if isinstance(source, HintedSource)]
+        self.inbox = Inbox(self.store, [source.row for source in self._hinted_sources], clock, self.hinted)
         self._say, self._on_fatal, self._make_client = say, on_fatal, make_client
         self._stop_scan = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -164,16 +173,20 @@ class Service:
             )
             self.federation = federation
             loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
-            tasks = [asyncio.create_task(self._guard(loop)) for loop in (self._scan_loop(), *loops)]
+            working = (self._scan_loop(), self._look_loop())
+            tasks = [asyncio.create_task(self._guard(loop)) for loop in (*working, *loops)]
             try:
                 yield self
             finally:
                 self._loop = None
                 self._stopping.set()
                 self._scan_due.set()
+                self._hinted.set()
                 self._stop_scan.set()
-                scanning, *others = tasks
-                await scanning  # records what it has at hand, and looks at the event between two files
+                scanning, looking, *others = tasks
+                await asyncio.gather(
+                    scanning, looking
+                )  # records what it has at hand, and looks at the event between two files
                 for task in others:
                     task.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
@@ -181,7 +194,8 @@ class Service:
     def _make_events(self) -> None:
         """An event belongs to the loop that it was first waited for in."""
         self._changed, self._accepted, self._audit_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._scan_due, self._stopping = asyncio.Event(), asyncio.Event()
+        self._scan_due, self._stopping, self._hinted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._busy = {source.row: asyncio.Lock() for source in self.sources}
 
     async def _guard(self, loop: Awaitable[None]) -> None:
         """A loop's end by an error is the end of the service."""
@@ -200,6 +214,10 @@ class Service:
         """The next scan does not wait for its time. From any thread."""
         self._call(self._scan_due)
 
+    def hinted(self) -> None:
+        """Something waits in the queue of files to look at. From any thread."""
+        self._call(self._hinted)
+
     def enrolled(self) -> None:
         """Somebody enrolled: the leaf is due in a tree, and chains move over to the new root after a scan."""
         self.changed()
@@ -216,7 +234,8 @@ class Service:
             self._scan_due.clear()
             for source in self.sources:
                 try:
-                    self._heard(await asyncio.to_thread(self._scan, source))
+                    async with self._busy[source.row]:
+                        self._heard(await asyncio.to_thread(self._scan, source))
                 except Stopped:
                     return
                 except Fatal:
@@ -249,6 +268,53 @@ class Service:
         self.problems[summary.source_id] = summary.problems
         if summary.recorded:
             self.changed()
+
+    # -- looking at what was hinted at --------------------------------------------------------------------------
+
+    async def _look_loop(self) -> None:
+        """Right after an event, and whenever something that failed is due again."""
+        while not self._stopping.is_set() and self._hinted_sources:
+            self._hinted.clear()
+            is_well = True
+            for source in self._hinted_sources:
+                try:
+                    async with self._busy[source.row]:
+                        self._has_looked(await asyncio.to_thread(self._look, source))
+                except Stopped:
+                    return
+                except Fatal:
+                    raise
+                except (AuditError, Error) as error:  # the queue is as it was
+                    self._say(f"look at {source.name}: {error}")
+                    is_well = False
+            if not is_well:
+                await _wait(self._stopping, LOOK_RETRY_S)
+            elif not self._stopping.is_set():
+                await _wait(self._hinted, self._until_due())
+
+    def _look(self, source: HintedSource) -> Looked:
+        if self._stop_scan.is_set():
+            raise Stopped
+        return source.look(
+            self.store,
+            self.recorder,
+            enrolled_only=self._enrol_first,
+            progress=self._check_stop,
+            clock=self.clock,
+        )
+
+    def _has_looked(self, looked: Looked) -> None:
+        if looked.recorded:
+            self.changed()
+        if looked.has_folders:
+            self.scan_now()
+
+    def _until_due(self) -> float:
+        """At least a while: what is due and cannot be looked at yet is no reason to hurry."""
+        due = [at for source in self._hinted_sources if (at := source.next_due(self.store)) is not None]
+        return (
+            min(self.pace.scan_every_s, max(LOOK_RETRY_S, min(due) - self.clock())) if due else self.pace.scan_every_s
+        )
 
     # -- publishing ---------------------------------------------------------------------------------------------
 

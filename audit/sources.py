@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from audit.folder import Progress
 from audit.nextcloud.access import Access
 from audit.nextcloud.client import make_client, read_config
+from audit.nextcloud.inbox import NO_KEYS, EventKeys, make_hook_secret
 from audit.nextcloud.source import SCHEME as NEXTCLOUD
-from audit.nextcloud.source import NextcloudSource, add_nextcloud, list_nextclouds, open_configured
+from audit.nextcloud.source import Looked, NextcloudSource, add_nextcloud, list_nextclouds, open_configured
 from audit.recorder import Recorder
 from audit.scanning import SCHEME as FOLDER
 from audit.scanning import Summary, add_folder, list_folders
@@ -56,6 +57,25 @@ class ScanSource(Protocol):
         """
 
 
+@runtime_checkable
+class HintedSource(ScanSource, Protocol):
+    """A source that is told what changed, between its scans."""
+
+    def look(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        enrolled_only: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float],
+    ) -> Looked:
+        """Looks at what was hinted at, in the caller's thread; never beside a scan of the same source."""
+
+    def next_due(self, store: Store) -> int | None:
+        """When the next look is due; None where nothing waits."""
+
+
 def open_source(store: Store, directory: str, spec: str) -> ScanSource:
     """The source of this spec, known or new."""
     scheme = spec.partition(":")[0]
@@ -75,6 +95,13 @@ async def open_access(sources: Iterable[ScanSource], directory: str) -> AsyncIte
         return
     async with make_client() as client:
         yield Access(cloud.row, cloud.source_id, read_config(directory), client)
+
+
+def make_event_keys(sources: Iterable[ScanSource], directory: str) -> EventKeys:
+    """Who may tell this log of events: its own secret, made at the first start with a Nextcloud, and its AppAPI's."""
+    if not any(isinstance(source, NextcloudSource) for source in sources):
+        return NO_KEYS
+    return EventKeys(make_hook_secret(directory), read_config(directory).appapi)
 
 
 def list_sources(store: Store, directory: str) -> list[ScanSource]:

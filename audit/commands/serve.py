@@ -13,7 +13,7 @@ from audit.directory import locked, open_log
 from audit.peer_files import read_operators
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
-from audit.sources import SPECS, list_sources, open_source
+from audit.sources import SPECS, list_sources, make_event_keys, open_source
 from verifier.errors import Error, Usage
 from verifier.policy import AUDITORS, Policy, lint
 from verifier.words import parse_duration
@@ -61,15 +61,23 @@ def run(args: Namespace) -> int:
             say_weaknesses(args.data, log.witnesses, log.auditors)
             named = [open_source(log.store, args.data, spec) for spec in args.source]
             sources = named or list_sources(log.store, args.data)
+            keys = make_event_keys(sources, args.data)
 
             def make_app(stop: Callable[[], None]) -> FastAPI:
                 def on_fatal(error: BaseException) -> None:
                     fatal.append(error)
                     stop()
 
-                return create_app(
-                    Service(log, sources, pace=pace, enrol_first=args.enrol_first, say=common.say, on_fatal=on_fatal)
+                service = Service(
+                    log,
+                    sources,
+                    pace=pace,
+                    enrol_first=args.enrol_first,
+                    say=common.say,
+                    on_fatal=on_fatal,
+                    event_keys=keys,
                 )
+                return create_app(service)
 
             serve(make_app, host, port, lambda url: common.emit(args, {"listening": url}, f"listening on {url}"))
         finally:

@@ -34,7 +34,7 @@ import httpx
 
 from audit.enrolment import Unauthorised
 from audit.errors import Refused
-from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, Server, as_user
+from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, Secret, Server, as_user
 from audit.nextcloud.values import Node
 from verifier.encoding import check_text, decode_base64
 from verifier.errors import Malformed
@@ -43,6 +43,7 @@ SHARE = "NextcloudShare"
 MAX_CREDENTIALS = 2_048  # bytes
 MAX_ANSWER = 64 * 1024
 UIDS, UID_TTL_S = 4_096, 300.0
+_NOT_APPAPI = "AUTHORIZATION-APP-API: does not come from this app's Nextcloud, or from none of its users"
 _WHO = "/ocs/v2.php/cloud/user?format=json"
 
 
@@ -151,18 +152,37 @@ def parse_credentials(value: str) -> tuple[str, str]:
 
 def check_appapi(headers: Mapping[str, str], app: AppAPI) -> str:
     """The uid for which AppAPI passes a request on; the app itself and nobody at all are no users."""
-    try:
-        given = decode_base64(headers["authorization-app-api"], "AUTHORIZATION-APP-API")
-    except Malformed:
-        given = b""
-    uid, _, secret = given.partition(b":")
-    same = hmac.compare_digest(secret, app.secret.reveal().encode("utf-8"))
-    if not same or headers.get("ex-app-id") != app.app or not uid:
-        raise Unauthorised("AUTHORIZATION-APP-API: does not come from this app's Nextcloud, or from none of its users")
+    uid = _uid_from_appapi(headers, app)
+    if not uid:
+        raise Unauthorised(_NOT_APPAPI)
     try:
         return check_text(uid.decode("utf-8"), "uid", MAX_CREDENTIALS)
     except (Malformed, UnicodeDecodeError):
         raise Unauthorised("AUTHORIZATION-APP-API: no uid") from None
+
+
+def check_from_appapi(headers: Mapping[str, str], app: AppAPI) -> None:
+    """Whether this comes from this app's Nextcloud, on whosoever's behalf: an event may be nobody's."""
+    _uid_from_appapi(headers, app)
+
+
+def check_bearer(headers: Mapping[str, str], secret: Secret) -> None:
+    """Whether this comes from who was given the secret. Says nothing of what was sent."""
+    given = headers.get("authorization", "").encode("latin-1", "replace")
+    if not hmac.compare_digest(given, b"Bearer " + secret.reveal().encode("ascii")):
+        raise Unauthorised("Authorization: want Bearer and the secret in the log's hook.secret")
+
+
+def _uid_from_appapi(headers: Mapping[str, str], app: AppAPI) -> bytes:
+    try:
+        given = decode_base64(headers.get("authorization-app-api", ""), "AUTHORIZATION-APP-API")
+    except Malformed:
+        given = b""
+    uid, _, secret = given.partition(b":")
+    same = hmac.compare_digest(secret, app.secret.reveal().encode("utf-8"))
+    if not same or headers.get("ex-app-id") != app.app:
+        raise Unauthorised(_NOT_APPAPI)
+    return uid
 
 
 def parse_uid(data: bytes) -> str:

@@ -100,6 +100,7 @@ _RETRY = sql(
     update(_DIRTY).values(due_at=bindparam("due"), tries=_DIRTY.c.tries + ONE, why=bindparam("because")).where(_key)
 )
 _HITS = sql(select(_DIRTY.c.hits).where(_key))
+_NEXT_DUE = sql(select(func.min(_DIRTY.c.due_at)).where(_of_source))
 _COUNT = sql(select(func.count()).select_from(_DIRTY).where(_of_source))
 _known_columns = [_KNOWN.c[name] for name in Known._fields]
 _GET_KNOWN = sql(
@@ -229,6 +230,12 @@ def count_hits(conn: sqlite3.Connection, dirty: Dirty) -> int | None:
     """How many hints there are for it by now; None where it is not queued."""
     row = conn.execute(_HITS, dirty[:3]).fetchone()
     return None if row is None else int(row[0])
+
+
+def next_due(conn: sqlite3.Connection, source: int) -> int | None:
+    """When the first of the queue is due; None where it is empty."""
+    due: int | None = conn.execute(_NEXT_DUE, (source,)).fetchone()[0]
+    return due
 
 
 def count_dirty(conn: sqlite3.Connection, source: int) -> int:

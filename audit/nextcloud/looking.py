@@ -78,6 +78,7 @@ class Looker:
         self.sessions = {session.user: session for session in sessions}
         self.counts: dict[str, int] = {}
         self.files = self.bytes = 0
+        self.has_folders = False  # whether a hint was about a folder: only a walk tells what changed in it
         self.pause, self._report = pause, report
         self._trash: dict[str, Mapping[int, object]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
@@ -120,6 +121,13 @@ class Looker:
         known = rows.get_known(conn, self.source, dirty.file_id) if dirty.file_id else None
         session, node = await self._locate(dirty, known)
         file_id = dirty.file_id or (node.file_id if node else 0)
+        if (
+            node is not None
+            and node.is_folder
+            or dirty.path
+            and rows.has_folder(conn, self.source, dirty.user, dirty.path)
+        ):
+            self.has_folders = True
         if not file_id or node is not None and node.is_folder:
             return Found(dirty, 0, also=also)  # a folder that changed is the next walk's affair
         if node is None:

@@ -101,6 +101,13 @@ def open_configured(directory: str) -> AbstractAsyncContextManager[Sequence[Sess
     return opened
 
 
+class Looked(NamedTuple):
+    """What the looks at hinted files came to. `has_folders`: some hints were about folders, so a walk is due."""
+
+    recorded: int
+    has_folders: bool
+
+
 class NextcloudSource(NamedTuple):
     """A Nextcloud that the log knows."""
 
@@ -129,6 +136,24 @@ class NextcloudSource(NamedTuple):
         """One scan, recorded: everything in the summary is durable when this returns. Runs a loop of its own."""
         del exclude  # no file of a Nextcloud is in the log's directory as such
         return asyncio.run(_Scan(self, store, recorder, clock, progress, enrolled_only).run(full))
+
+    def look(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        enrolled_only: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Looked:
+        """Looks at everything in the queue that is due, and walks nowhere. Never beside a scan of the same source."""
+        if rows.next_due(store.reader(), self.row) is None:
+            return Looked(0, False)
+        return asyncio.run(_Scan(self, store, recorder, clock, progress, enrolled_only).look())
+
+    def next_due(self, store: Store) -> int | None:
+        """When the first of the queue is due; None where it is empty."""
+        return rows.next_due(store.reader(), self.row)
 
 
 def add_nextcloud(store: Store, spec: str, opener: Opener) -> NextcloudSource:
@@ -187,15 +212,7 @@ class _Scan:
 
     async def run(self, full: bool) -> Summary:
         async with self._open() as sessions:
-            looker = Looker(
-                self.store,
-                self.recorder,
-                self.source.row,
-                sessions,
-                self.clock,
-                pause=Throttle(self.source.rate).wait,
-                report=lambda: self._report(looker),
-            )
+            looker = self._looker(sessions)
             for session in sessions:
                 await self._one_account(looker, session)
             await looker.drain()
@@ -207,6 +224,25 @@ class _Scan:
             conn.execute(_SET_SCANNED, (int(self.clock()), self.source.row))
         migrated = await asyncio.to_thread(self.recorder.migrate, self.source.row, MIGRATE_LIMIT)
         return Summary(self.source.source_id, count_entries(looker.counts), self._all_problems(), migrated)
+
+    async def look(self) -> Looked:
+        async with self._open() as sessions:
+            looker = self._looker(sessions)
+            if sessions:  # else nobody has enrolled yet, and the hints wait
+                await looker.drain()
+        return Looked(sum(looker.counts.values()), looker.has_folders)
+
+    def _looker(self, sessions: Sequence[Session]) -> Looker:
+        looker = Looker(
+            self.store,
+            self.recorder,
+            self.source.row,
+            sessions,
+            self.clock,
+            pause=Throttle(self.source.rate).wait,
+            report=lambda: self._report(looker),
+        )
+        return looker
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[list[Session]]:

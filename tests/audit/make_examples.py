@@ -18,6 +18,7 @@ from tests.audit.log_setup import content_of
 from tests.audit.test_api import publish, seal_body
 from tests.audit.town import Town
 from tests.fakes import NOW
+from tests.nextcloud.events import APP, HOOK, NODE_EVENT, WEBHOOK, appapi, bearer, hooked
 from verifier.entry import Operation
 
 FILE = Path(__file__).resolve().parents[2] / "audit" / "examples.json"
@@ -48,6 +49,13 @@ async def collect(town: Town) -> dict[str, Any]:
     examples["status"] = (await ask(town, "/status")).json()
     examples["checkpoint"] = (await ask(town, "/checkpoint")).text
     examples["refusal"] = (await town.send("GET", "/proof/2", signer=town.signer())).json()
+    hooked(town)
+    examples["webhook"], examples["node event"] = WEBHOOK, NODE_EVENT
+    queued = [
+        await town.send("POST", "/hook", json.dumps(WEBHOOK).encode(), headers=bearer(HOOK)),
+        await town.send("POST", "/nodes", json.dumps(NODE_EVENT).encode(), headers=appapi(APP)),
+    ]
+    (examples["event queued"],) = {answer.text: answer.json() for answer in queued}.values()
     return examples
 
 

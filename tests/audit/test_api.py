@@ -529,6 +529,8 @@ def test_openapi_describes_every_route(town: Town) -> None:
         ("/enrolment", "post"),
         ("/enrolment/{root}", "get"),
         ("/seals", "post"),
+        ("/hook", "post"),
+        ("/nodes", "post"),
         ("/tile/{path}", "get"),
         ("/proof", "get"),
         ("/proof/{file}", "get"),
