@@ -30,7 +30,7 @@ from audit.store import Store
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret, write_secret_new
 
-SECRET_FILE = "hook.secret"
+SECRET_FILE = "hook.secret"  # noqa: S105  (a file name)
 SECRET_SIZE = 32  # bytes
 MAX_WAITING = 16_384  # hints that are not yet on disk
 
