@@ -311,7 +311,8 @@ def test_hosts_survive_yesterday_s_disk(fresh: World, chance: random.Random) -> 
     host.start(LOG)
     world.wait_for("log", lambda: host.answers(LOG), RECOVER_S)
     world.wait_for("the log stops signing", lambda: host.status()["paused"] is not None, RECOVER_S)
-    others = [other for other in world.honest if other is not host]
+    # The victim's log learns from that witness that its key has signed what it does not know, and rightly stops.
+    others = [other for other in world.honest if other not in (host, victim)]
     during = world.all_publish(others)
     assert len(signers) <= 1, signers
     assert not quorum_met(world.policies[victim.origin][0], dict.fromkeys(signers, int(time.time())))
@@ -323,10 +324,12 @@ def test_hosts_survive_yesterday_s_disk(fresh: World, chance: random.Random) -> 
     shutil.rmtree(host.home)
     today.rename(host.home)
     host.run()
+    victim.halt()  # only a start asks the witnesses anew
+    victim.run()
     world.paused.clear()
     took = world.recover()
     fork = f"{len(signers)} of 5 cosigned a fork from there"
-    report("yesterday's disk", f"its log paused, the four published after {during[0]:.1f} s, {fork}", took)
+    report("yesterday's disk", f"its log paused, the three published after {during[0]:.1f} s, {fork}", took)
 
 
 def offer_fork(world: World, victim: Host) -> list[str]:
