@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -69,7 +69,7 @@ from verifier.verify import verify
 
 T = TypeVar("T")
 SCHEDULES = int(os.environ.get("FEDERATION_SCHEDULES", "0"))
-QUICK_SCHEDULES = 40
+QUICK_SCHEDULES = 30
 STEPS = 40
 NODES, QUORUM = 4, 3
 HONEST = (1, 2, 3)
@@ -353,10 +353,17 @@ class Federation(RuleBasedStateMachine):
         self.at_log(each, write)
 
     @precondition(lambda self: len(self.copies) < MAX_COPIES)
-    @rule(data=st.data())
-    def copy_log(self, data: st.DataObject) -> None:
-        """The adversary copies a store; from here on the key signs for both."""
-        self.copy_of(self.pick(data))
+    @rule(data=st.data(), then=st.sampled_from(["", "same size", "bigger", "bigger"]))
+    def copy_log(self, data: st.DataObject, then: str) -> None:
+        """The adversary copies a store; from here on the key signs for both. Mostly it forks the log at once."""
+        one = self.pick(data)
+        two = self.copy_of(one)
+        if then:
+            for each in (one, two) if then == "same size" else (one,):
+                self.write(each, FILES[0], b"two")
+                self.publish_at(each, each, True)
+        if then == "bigger":
+            self.fork_at(two)
 
     def copy_of(self, each: Copy) -> Copy:
         each.log.close()
@@ -696,7 +703,12 @@ class Federation(RuleBasedStateMachine):
 
 
 TestFederation = Federation.TestCase
-TestFederation.settings = settings(max_examples=SCHEDULES or QUICK_SCHEDULES, stateful_step_count=STEPS)
+TestFederation.settings = settings(
+    max_examples=SCHEDULES or QUICK_SCHEDULES,
+    stateful_step_count=STEPS,
+    # To make a failing schedule short takes minutes, which the long run is for.
+    phases=[phase for phase in Phase if SCHEDULES or phase is not Phase.shrink],
+)
 
 
 def test_federation_was_not_idle() -> None:
