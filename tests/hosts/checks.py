@@ -198,6 +198,8 @@ class Seen:
             {i for i, roots in enumerate(histories) if size <= len(roots) and roots[size - 1] == root}
             for size, root in published
         ]
+        for one, held in zip(published, holds, strict=True):
+            assert held, f"{origin}: {one} has its quorum, and no store has its leaves"
         for (one, in_one), (two, in_two) in combinations(zip(published, holds, strict=True), 2):
             assert in_one & in_two, f"{origin}: a fork with two quorums: {one} and {two}"
             self.compared += 1
