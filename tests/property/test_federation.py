@@ -583,7 +583,11 @@ class Federation(RuleBasedStateMachine):
     @rule(data=st.data())
     def claim_audited(self, data: st.DataObject) -> None:
         """A log says of all that it has published that it was replayed, and makes proofs of that."""
-        self.claim_at(self.pick(data))
+        each = self.pick(data)
+        self.write(each, FILES[0], b"two")
+        self.publish_at(each, each, True, replay=0)
+        self.claim_at(each)
+        self.ask_at(each, self.clients[0], FILES[0], None)
 
     def claim_at(self, each: Copy) -> None:
         def write() -> None:
