@@ -13,18 +13,20 @@ import pytest
 from audit import rotation
 from audit.cli import main
 from audit.directory import open_log
-from audit.errors import Refused
+from audit.errors import Conflict, Refused
 from audit.fsck import Keys, check_log
 from audit.node import allow_log
 from audit.peer_files import read_files
 from audit.publisher import read_newest_signed
 from audit.tree import read_leaf
+from audit.witness import Inconsistent, Untrusted, format_request, open_log_note
+from audit.witness_store import WITNESS
 from tests.audit.town import LOG_URL, Town
-from tests.fakes import NOW
+from tests.fakes import NOW, FakeLog
 from verifier.errors import Usage
 from verifier.keys import format_log_name
 from verifier.leaf import LogKeyLeaf, encode_leaf
-from verifier.note import SIGNATURE, find_signature, format_vkey, make_key, parse_note, parse_vkey
+from verifier.note import SIGNATURE, Note, find_signature, format_vkey, make_key, parse_note, parse_vkey
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Proof, parse_proof
 from verifier.verdict import Memory, Question, Report, Trust, Verdict
@@ -63,11 +65,13 @@ def write_and_publish(town: Town, name: str, enrol: bool = False, ask: str | Non
         async with town.service.running():
             if enrol:
                 assert (await town.enrol()).status_code == 202
-            await town.until(lambda: town.service.scans > 0)
+            await town.until(
+                lambda: town.service.scans > 0 and town.all_published()
+            )  # a new key's leaf has its own tree
             town.write(name, name)
-            before = town.service.scans
+            before = town.service.status()["size"]
             town.service.scan_now()
-            await town.until(lambda: town.service.scans > before and town.all_published())
+            await town.until(lambda: town.service.status()["size"] != before and town.all_published())
             answer = await town.send("GET", f"/proof?path={ask or name}", signer=town.signer())
         assert answer.status_code == 200, answer.text
         return answer.content
@@ -242,18 +246,43 @@ def test_open_log_refuses_a_key_that_was_not_announced(town: Town) -> None:
 
 def test_rotated_log_cannot_fork(town: Town) -> None:
     """[R] A node has one memory for an origin: the new key cannot sign a second history where the old one ended."""
-    write_and_publish(town, "a.txt", enrol=True)
-    done = rotate(town, "start")
-    allow_everywhere(town, done)
-    write_and_publish(town, "b.txt")
-    heads = [node.store.head(role, done.old.name) for node in town.nodes for role in ("witness", "auditor")]
-    rotate(town, "finish")
-    write_and_publish(town, "c.txt")
-    for node, before in zip(town.nodes, heads[::2], strict=True):
-        after = node.store.head("witness", done.old.name)
-        assert before is not None
-        assert after is not None
-        assert after.size > before.size
+    old = FakeLog("log.example/fork").grow(9)
+    new = FakeLog(old.origin, b"\x09" * 32)
+    new.leaves = list(old.leaves)
+    node = town.nodes[0]
+    node.allow_log(old.vkey)
+    node.add_checkpoint(format_request(0, (), old.checkpoint()), NOW)
+    node.allow_log(new.vkey, rotates=True)
+    other = FakeLog(old.origin, b"\x09" * 32).grow(20, chains=3)
+    for body in (
+        format_request(0, (), other.checkpoint()),
+        format_request(10, (), other.checkpoint(10)),
+        format_request(10, other.proof(10, 21), other.checkpoint(21)),
+    ):
+        with pytest.raises((Conflict, Inconsistent)):
+            node.add_checkpoint(body, NOW)
+    assert len(node.store.evidence(old.origin)) == 3
+    new.grow(5)
+    node.add_checkpoint(format_request(10, new.proof(10, len(new.leaves)), new.checkpoint()), NOW)
+    head = node.store.head(WITNESS, old.origin)
+    assert head is not None
+    assert head.size == len(new.leaves)
+
+
+def test_node_refuses_a_note_of_which_one_line_is_forged() -> None:
+    """[R] The old key's line holds, that of the accepted new key does not: nothing is passed on."""
+    old, new = FakeLog().grow(9), FakeLog(secret=b"\x09" * 32)
+    new.leaves = list(old.leaves)
+    keys = [parse_vkey(log.vkey) for log in (old, new)]
+    notes = [parse_note(log.checkpoint()) for log in (old, new)]
+    both = Note(notes[0].text, notes[0].signatures + notes[1].signatures)
+    assert open_log_note(both, keys, old.origin, ()) == both
+    assert open_log_note(both, keys[:1], old.origin, ()) == notes[0]
+    forged = notes[1].signatures[0]._replace(blob=bytes(64))
+    with pytest.raises(Untrusted):
+        open_log_note(both._replace(signatures=(notes[0].signatures[0], forged)), keys, old.origin, ())
+    with pytest.raises(Untrusted, match="no signature"):
+        open_log_note(notes[1], keys[:1], old.origin, ())
 
 
 def test_node_takes_another_key_by_an_explicit_word_alone(town: Town) -> None:
