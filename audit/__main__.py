@@ -27,6 +27,7 @@ SERVER = {
     "node": "run a witness and auditor for others",
     "token": "let somebody enrol",
     "coverage": "what of a Nextcloud is recorded, read again lately, or unreadable",
+    "hooks": "have a Nextcloud tell a log what happens to files",
     "upgrade": "bring a log's database to this version",
     "peer": "the nodes that cosign and replay a log: add, list, remove",
     "policy": "show, judge and hand out the policies that follow",

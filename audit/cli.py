@@ -27,6 +27,7 @@ COMMANDS = {
     ("record",): "audit.commands.record",
     ("token",): "audit.commands.token",
     ("coverage",): "audit.commands.coverage",
+    ("hooks",): "audit.commands.hooks",
     ("upgrade",): "audit.commands.upgrade",
     ("rotate-key",): "audit.commands.rotate_key",
     ("audit",): "audit.commands.audit",

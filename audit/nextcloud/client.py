@@ -70,6 +70,10 @@ class NotAccepted(PeerFailed):
     """The password or secret is not, or no longer, accepted."""
 
 
+class NotAllowed(PeerFailed):
+    """Known there, and not entitled to this."""
+
+
 class Secret:
     """A password that no repr, message or traceback shows."""
 
@@ -241,7 +245,7 @@ async def open_sessions(
 
 async def _dav_sessions(config: Config, server: Server) -> list[DavSession]:
     if config.appapi is None:
-        return [DavSession(server, account.user, _basic(account)) for account in config.accounts]
+        return [DavSession(server, account.user, basic(account)) for account in config.accounts]
     app = config.appapi
     users = await list_users(server, as_user(app, ""))
     return [DavSession(server, user, as_user(app, user)) for user in users]
@@ -271,7 +275,8 @@ def as_user(app: AppAPI, user: str) -> dict[str, str]:
     }
 
 
-def _basic(account: Account) -> dict[str, str]:
+def basic(account: Account) -> dict[str, str]:
+    """An account's own header."""
     token = b64encode(f"{account.user}:{account.password.reveal()}".encode()).decode("ascii")
     return {"Authorization": f"Basic {token}"}
 
@@ -369,6 +374,8 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
         return None
     if status == httpx.codes.UNAUTHORIZED:
         raise NotAccepted(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
+    if status == httpx.codes.FORBIDDEN:
+        raise NotAllowed(f"nextcloud: {what}: status 403")
     if status == httpx.codes.PRECONDITION_FAILED:
         raise TryLater(f"{what}: changed or gone since it was listed")
     if status in _BUSY:

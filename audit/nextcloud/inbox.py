@@ -30,7 +30,7 @@ from audit.store import Store
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret, write_secret_new
 
-SECRET_FILE = "hook.secret"  # noqa: S105  (a file name)
+HOOK_FILE = "hook.secret"
 SECRET_SIZE = 32  # bytes
 MAX_WAITING = 16_384  # hints that are not yet on disk
 
@@ -115,19 +115,19 @@ class Inbox:
 
 def read_hook_secret(directory: str) -> Secret:
     """The secret in DIR/hook.secret, a file that only its owner may read."""
-    data, warnings = read_secret(os.path.join(directory, SECRET_FILE), SECRET_FILE, 2 * SECRET_SIZE + 1)
+    data, warnings = read_secret(os.path.join(directory, HOOK_FILE), HOOK_FILE, 2 * SECRET_SIZE + 1)
     if warnings:
         raise Usage("; ".join(warnings))
     text = data.decode("latin-1")
     digits = text.removesuffix("\n")
     if text != digits + "\n" or len(digits) != 2 * SECRET_SIZE or not set(digits) <= set("0123456789abcdef"):
-        raise Malformed(f"want {2 * SECRET_SIZE} lower-case hex digits and a line feed", SECRET_FILE)
+        raise Malformed(f"want {2 * SECRET_SIZE} lower-case hex digits and a line feed", HOOK_FILE)
     return Secret(digits)
 
 
 def make_hook_secret(directory: str) -> Secret:
     """The secret, made where there is none. A file that is not as it should be is not overwritten."""
-    path = os.path.join(directory, SECRET_FILE)
+    path = os.path.join(directory, HOOK_FILE)
     if not os.path.lexists(path):
         try:
             write_secret_new(path, os.urandom(SECRET_SIZE).hex().encode("ascii") + b"\n")

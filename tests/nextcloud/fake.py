@@ -49,6 +49,8 @@ class FakeNextcloud:
         self.reading = asyncio.Event()
         self.requests = self.running = self.most_running = 0
         self.delay_s = 0.0
+        self.sent_auth: list[object] = []
+        self.webhooks: dict[int, dict[str, object]] | None = {}  # None: the app is disabled
         self._grants: dict[str, tuple[str, str] | None] = {}
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=METHODS)])
 
@@ -104,6 +106,8 @@ class FakeNextcloud:
                 if b64decode(request.headers.get("authorization-app-api", "")).decode() != f":{APP_SECRET}":
                     raise Answer(401)
                 return ocs(sorted(self.cloud.users))
+            case method, ["apps", "webhook_listeners", "api", "v1", "webhooks", *number]:
+                return self._webhooks(request, method, body, number)
             case "GET", ["cloud", "user"]:
                 return ocs({"id": self._user(request).uid})
             case "GET", ["core", "getapppassword"]:
@@ -123,6 +127,24 @@ class FakeNextcloud:
                 del self.cloud.users[uid]
                 return ocs([])
         raise Answer(404)
+
+    def _webhooks(self, request: Request, method: str, body: bytes, number: list[str]) -> Response:
+        """Secrets are shown encrypted; what is not given is null, and empty filters come back as empty lists."""
+        if self.webhooks is None:
+            raise Answer(404)
+        if self._user(request).uid != ADMIN:
+            raise Answer(403)
+        if method == "GET":
+            uri = request.query_params.get("uri")
+            return ocs([row for row in self.webhooks.values() if uri is None or row["uri"] == uri])
+        if method == "DELETE":
+            return ocs(self.webhooks.pop(int(number[0])) is not None)
+        row = json.loads(body)
+        key = int(number[0]) if number else max(self.webhooks, default=0) + 1
+        self.sent_auth.append(row["authData"])
+        row |= {"id": key, "authData": "encrypted", "eventFilter": row.get("eventFilter") or [], "appId": None}
+        self.webhooks[key] = row
+        return ocs(row)
 
     def _login(self, request: Request, body: bytes, rest: list[str]) -> Response:
         base = f"{request.url.scheme}://{request.url.netloc}"
