@@ -43,6 +43,7 @@ from audit.mapstore import MapStore
 from audit.nextcloud.access import Access
 from audit.nextcloud.inbox import NO_KEYS, EventKeys, Inbox
 from audit.nextcloud.source import Looked
+from audit.nextcloud.tail import Tail
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
@@ -120,6 +121,7 @@ class Service:
         on_fatal: Callable[[BaseException], None] = lambda error: None,
         make_client: Callable[[], httpx.AsyncClient] = make_client,
         event_keys: EventKeys = NO_KEYS,
+        tail: Tail | None = None,
     ) -> None:
         self.directory, self.store, self.clock, self.pace = directory, directory.store, clock, pace
         self.sources, self._enrol_first = list(sources), enrol_first
@@ -144,7 +146,7 @@ class Service:
         self.scans = 0
         self.federation: Federation | None = None
         self.access: Access | None = None
-        self.event_keys = event_keys
+        self.event_keys, self._tail = event_keys, tail
         self._hinted_sources = [source for source in self.sources if isinstance(source, HintedSource)]
         self.inbox = Inbox(self.store, [source.row for source in self._hinted_sources], clock, self.hinted)
         self._say, self._on_fatal, self._make_client = say, on_fatal, make_client
@@ -173,6 +175,8 @@ class Service:
             )
             self.federation = federation
             loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
+            if self._tail is not None:
+                loops.append(self._tail.follow(self.inbox, self._say))
             working = (self._scan_loop(), self._look_loop())
             tasks = [asyncio.create_task(self._guard(loop)) for loop in (*working, *loops)]
             try:

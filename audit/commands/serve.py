@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from audit.api import create_app
 from audit.commands import common
 from audit.directory import locked, open_log
+from audit.nextcloud.tail import Tail
 from audit.peer_files import read_operators
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
-from audit.sources import SPECS, list_sources, make_event_keys, open_source
+from audit.sources import SPECS, HintedSource, ScanSource, list_sources, make_event_keys, open_source
 from verifier.errors import Error, Usage
 from verifier.policy import AUDITORS, Policy, lint
 from verifier.words import parse_duration
@@ -24,10 +25,12 @@ EXAMPLES = """examples:
   nextcloud-audit serve --data /var/lib/nextcloud-audit --source folder:/srv/letters
   nextcloud-audit serve --data ... --source folder:/srv/letters --enrol-first
   nextcloud-audit serve --data ... --source nextcloud:https://cloud.example.org
+  nextcloud-audit serve --data ... --audit-log /srv/nextcloud/data/audit.log
 
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
-A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`).
+A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`). `hooks` has it tell of changes, which
+are then looked at within a second; on its own host, --audit-log with the app admin_audit enabled does the same.
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
 SIGTERM ends it, and at no moment is anything lost that was recorded."""
@@ -45,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--enrol-first", action="store_true", help="scan no source before its owner enrolled, so that all is theirs"
     )
+    parser.add_argument("--audit-log", metavar="PATH", help="follow the audit.log of a Nextcloud on this host")
     common.add_json(parser)
 
 
@@ -62,6 +66,7 @@ def run(args: Namespace) -> int:
             named = [open_source(log.store, args.data, spec) for spec in args.source]
             sources = named or list_sources(log.store, args.data)
             keys = make_event_keys(sources, args.data)
+            tail = open_tail(args.data, args.audit_log, sources)
 
             def make_app(stop: Callable[[], None]) -> FastAPI:
                 def on_fatal(error: BaseException) -> None:
@@ -76,6 +81,7 @@ def run(args: Namespace) -> int:
                     say=common.say,
                     on_fatal=on_fatal,
                     event_keys=keys,
+                    tail=tail,
                 )
                 return create_app(service)
 
@@ -85,6 +91,15 @@ def run(args: Namespace) -> int:
     if fatal:
         raise fatal[0]
     return 0
+
+
+def open_tail(directory: str, path: str | None, sources: list[ScanSource]) -> Tail | None:
+    """What follows an audit.log, where one is named."""
+    if path is None:
+        return None
+    if not any(isinstance(source, HintedSource) for source in sources):
+        raise Usage("audit log: this log has no Nextcloud, want --source nextcloud:URL")
+    return Tail(directory, path)
 
 
 def say_weaknesses(directory: str, *policies: Policy) -> None:
