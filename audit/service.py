@@ -277,6 +277,7 @@ class Service:
 
     async def _look_loop(self) -> None:
         """Right after an event, and whenever something that failed is due again."""
+        said = ""
         while not self._stopping.is_set() and self._hinted_sources:
             self._hinted.clear()
             is_well = True
@@ -289,11 +290,14 @@ class Service:
                 except Fatal:
                     raise
                 except (AuditError, Error) as error:  # the queue is as it was
-                    self._say(f"look at {source.name}: {error}")
+                    if said != (said := f"look at {source.name}: {error}"):
+                        self._say(said)
                     is_well = False
-            if not is_well:
+            if is_well:
+                said = ""
+            else:
                 await _wait(self._stopping, LOOK_RETRY_S)
-            elif not self._stopping.is_set():
+            if is_well and not self._stopping.is_set():
                 await _wait(self._hinted, self._until_due())
 
     def _look(self, source: HintedSource) -> Looked:

@@ -30,7 +30,8 @@ EXAMPLES = """examples:
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
 A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`). `hooks` has it tell of changes, which
-are then looked at within a second; on its own host, --audit-log with the app admin_audit enabled does the same.
+are then looked at within a second; on its own host, --audit-log does the same, once admin_audit logs:
+  occ app:enable admin_audit; occ config:system:set log.condition apps 0 --value admin_audit
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
 SIGTERM ends it, and at no moment is anything lost that was recorded."""

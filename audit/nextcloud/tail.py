@@ -10,6 +10,8 @@ lines again, which does no harm. A last line without a line feed waits for its e
 rest of it is read as PATH.1 if it is there (Nextcloud and logrotate both call it so), then the new one from its start;
 a file that became shorter is a new one. The first time, it begins at the end: the first scan sees all there is.
 
+By default Nextcloud logs warnings alone, and the file stays empty: `log.condition` has to name admin_audit.
+
 Lines that are no events, or none that can be read, are passed over: the scans find what they may have said.
 """
 

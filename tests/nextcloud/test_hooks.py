@@ -143,7 +143,7 @@ def test_registered_is_parsed_strictly() -> None:
     """An answer in another form is the server's fault, whatever it is."""
     secret = Secret("ab")
     row = {**registration(URL, NODE_EVENTS[0], secret), "id": 1}
-    good = json.dumps({"ocs": {"data": [row, {"uri": "other"}]}}).encode()
+    good = json.dumps({"ocs": {"data": [row, {"uri": URL + "s"}]}}).encode()
     assert [one.is_right for one in parse_registered(good, URL, secret)] == [True]
     assert [one.is_right for one in parse_registered(good, URL, Secret("cd"))] == [False]
     for bad in (b"", b"[]", b'{"ocs":{}}', b'{"ocs":{"data":[{}]}}', good.replace(b'"id": 1', b'"id": "1"')):
