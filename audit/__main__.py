@@ -34,6 +34,7 @@ SERVER = {
     "audit": "look into every log that a node watches; for cron and timers",
     "fsck": "verify a whole log again",
     "recover": "after a restore from a backup: fetch what is missing from a node that mirrors the log",
+    "rotate-key": "give a log a new key, while everybody goes on verifying",
     "demo": "everything, on this machine alone",
 }
 USAGE_EXIT = 4  # SPEC 9, as all mistakes in a command
@@ -62,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def overview() -> str:
     """All commands, a line each."""
     lines = ["usage: nextcloud-audit COMMAND ...     (COMMAND --help says more, with examples)", "", "for everybody:"]
-    lines += [f"  {word:<9} {about}" for word, about in CLIENT.items()]
+    lines += [f"  {word:<10} {about}" for word, about in CLIENT.items()]
     lines += ["", "for those who run a log or a node:"]
-    lines += [f"  {word:<9} {about}" for word, about in SERVER.items()]
+    lines += [f"  {word:<10} {about}" for word, about in SERVER.items()]
     return "\n".join(lines)
 
 

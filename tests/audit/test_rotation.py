@@ -23,10 +23,22 @@ from audit.witness import Inconsistent, Untrusted, format_request, open_log_note
 from audit.witness_store import WITNESS
 from tests.audit.town import LOG_URL, Town
 from tests.fakes import NOW, FakeLog
+from verifier.client import Offer
+from verifier.commands.enrol import check_offer
 from verifier.errors import Usage
 from verifier.keys import format_log_name
 from verifier.leaf import LogKeyLeaf, encode_leaf
-from verifier.note import SIGNATURE, Note, find_signature, format_vkey, make_key, parse_note, parse_vkey
+from verifier.note import (
+    SIGNATURE,
+    Note,
+    SignerKey,
+    find_signature,
+    format_private_key,
+    format_vkey,
+    make_key,
+    parse_note,
+    parse_vkey,
+)
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Proof, parse_proof
 from verifier.verdict import Memory, Question, Report, Trust, Verdict
@@ -238,10 +250,32 @@ def test_open_log_refuses_a_key_that_was_not_announced(town: Town) -> None:
     with pytest.raises(Refused, match="not the next key"):
         open_log(log_path(town))
     (folder / "log-next.key").write_bytes(following)
+    ours, foreign = (folder / "log.key").read_bytes(), SignerKey(done.old.name, SIGNATURE, bytes(range(32)))
+    (folder / "log.key").write_text(format_private_key(foreign) + "\n")
+    texts = {name: (folder / name).read_text() for name in ("policy", "auditors")}
+    for name, text in texts.items():
+        (folder / name).write_text(f"log {format_vkey(foreign.verifier_key)}\n{text}")
+    with pytest.raises(Refused, match="is not the key of the log"):
+        open_log(log_path(town))
+    (folder / "log.key").write_bytes(ours)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
     rotate(town, "finish")
     (folder / "log.key").write_bytes((folder / "log-old.key").read_bytes())
     with pytest.raises(Usage, match="log-next.key"):
         open_log(log_path(town))
+
+
+def test_fsck_misses_the_leaf_of_a_key(town: Town) -> None:
+    """A key that signs and is announced nowhere is a finding; so is a leaf that announces a foreign one."""
+    rotate(town, "start")
+    assert findings(town) == []
+    with town.service.store.transaction() as conn:
+        conn.execute("UPDATE pending SET leaf = ?", (encode_leaf(LogKeyLeaf(bytes(32))),))
+    found = findings(town)
+    assert len(found) == 2
+    assert "announces a key that this log has not got" in found[0]
+    assert "no leaf says" in found[1]
 
 
 def test_rotated_log_cannot_fork(town: Town) -> None:
@@ -309,3 +343,20 @@ def test_command_prints_what_nodes_have_to_run(town: Town, capsys: pytest.Captur
     assert main(["rotate-key", "--data", log_path(town), "finish"]) == 4
     assert "not published yet" in capsys.readouterr().err
     town.open()
+
+
+def test_enrolment_wants_a_policy_that_names_the_first_key() -> None:
+    """The log is named by its first key and signs with its newest: a policy has both, or enrolment is refused."""
+    first, now = (FakeLog(secret=bytes([n]) * 32) for n in (7, 9))
+    name = format_log_name(first.origin, first.signer.verifier_key.public_key)
+    offer = Offer(name, now.vkey, ("folder:f0",), bytes(32))
+    both, alone = (
+        parse_policy("".join([f"log {log.vkey}\n" for log in logs]).encode() + b"quorum none\n", WITNESSES)
+        for logs in ((first, now), (now,))
+    )
+    assert check_offer(offer, both) == now.signer.verifier_key
+    with pytest.raises(Usage, match="no log of the policy"):
+        check_offer(offer, alone)
+    stranger = FakeLog(secret=b"\x0a" * 32)
+    with pytest.raises(Usage, match="no log of the policy"):
+        check_offer(offer._replace(vkey=stranger.vkey), both)
