@@ -167,6 +167,18 @@ def test_witness_that_starts_again_has_not_forgotten_what_it_said(world: Federat
     assert parse_note(target.note).text not in world.signers[WITNESS]
 
 
+def test_witness_whose_clock_went_back_signs_nothing(world: Federation) -> None:
+    """A minute before its last cosignature: neither as witness nor as auditor, until its clock is right again."""
+    publish(world, world.copies[0])
+    world.set_clock(1, -60)
+    target = publish(world, world.copies[0])
+    text = parse_note(target.note).text
+    assert all(1 not in world.signers[role][text] for role in (WITNESS, AUDITOR))
+    world.set_clock(1, 0)
+    world.ask_witness(world.copies[0], target, 1)
+    assert 1 in world.signers[WITNESS][text]
+
+
 @pytest.mark.parametrize("lie", sorted(LIES))
 def test_auditor_refuses_what_the_leaves_do_not_say(world: Federation, lie: str) -> None:
     """A seq that is not the next one, or another map: not signed, and halted until an operator decides."""
