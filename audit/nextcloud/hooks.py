@@ -31,11 +31,11 @@ MARK = "X-Nextcloud-Audit"
 MARK_SIZE = 16  # hex digits of a hash of the secret
 MAX_ANSWER = 4 << 20
 CREATED, UPDATED, UNCHANGED, REMOVED = "created", "updated", "unchanged", "removed"
-NO_APP = """nextcloud: it has no webhook_listeners, or the app is disabled:
-  30 and later: occ app:enable webhook_listeners
-  27 to 29:     run this log as an external app, and have AppAPI push: as the app,
-                POST /ocs/v1.php/apps/app_api/api/v1/events_listener {"eventType":"node_event","actionHandler":"/nodes"}
-  on the same host also: serve --audit-log DATA/audit.log (occ app:enable admin_audit)"""
+NO_APP = (
+    "nextcloud: it has no webhook_listeners: on 30 and later occ app:enable webhook_listeners; on 27 to 29 run this "
+    "log as an external app, and have it POST /ocs/v1.php/apps/app_api/api/v1/events_listener "
+    '{"eventType":"node_event","actionHandler":"/nodes"}; on the same host serve --audit-log PATH does without'
+)
 
 
 class Registered(NamedTuple):
