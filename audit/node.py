@@ -81,6 +81,7 @@ from verifier.tile import ENTRIES, parse_tile_path, tile_width
 HOST, PORT = "127.0.0.1", 8461
 READ_TIMEOUT_S = 10
 FETCH_TIMEOUT_S = 30
+MEMORY_TIMEOUT_S = 3  # at start, for each log at the same time: one that is cut off must not hold up the others
 RETRY_AFTER_S = 1
 KEY_FILES = {WITNESS: "witness.key", AUDITOR: "auditor.key"}
 STORE_FILE = "witness.db"
@@ -226,10 +227,12 @@ class Node:
 
     async def _check_log(self, log: Log) -> None:
         try:
-            note = parse_note(await self.fetch(f"{log.url.rstrip('/')}/checkpoint", MAX_NOTE_SIZE))
+            async with asyncio.timeout(MEMORY_TIMEOUT_S):
+                data = await self.fetch(f"{log.url.rstrip('/')}/checkpoint", MAX_NOTE_SIZE)
+            note = parse_note(data)
             open_log_note(note, log.keys, log.origin, self.names)
             self.remember(note)
-        except (PeerFailed, Malformed, UnknownLog, Untrusted):
+        except (TimeoutError, PeerFailed, Malformed, UnknownLog, Untrusted):
             pass
 
     def remember(self, note: Note) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audit import node as node_module
 from audit.node import Node, create_app, open_node
 from audit.publisher import Target
 from audit.witness import Retired, format_request
@@ -83,6 +84,26 @@ def test_node_retires_on_a_request_with_its_own_line(town: Town) -> None:
     proof = town.service.publisher.consistency(head.size, target.size)
     with pytest.raises(Retired):
         node.add_checkpoint(format_request(head.size, tuple(proof), target.note), town.clock.now)
+
+
+def test_node_starts_though_a_log_is_silent(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is cut off never answers; the node is there for the others all the same, and soon."""
+    monkeypatch.setattr(node_module, "MEMORY_TIMEOUT_S", 0.01)
+    asked: list[str] = []
+
+    async def silence(url: str, limit: int) -> bytes:
+        asked.append(url)
+        return await asyncio.Future()
+
+    node = town.nodes[0]
+    node.fetch = silence
+
+    async def start() -> None:
+        async with asyncio.timeout(10):
+            await node.check_memory()
+
+    asyncio.run(start())
+    assert len(asked) == 1
 
 
 def test_node_with_its_memory_goes_on(town: Town) -> None:
