@@ -16,6 +16,7 @@ from verifier import keys
 from verifier.cli import main
 from verifier.commands import verify as verify_command
 from verifier.entry import Operation
+from verifier.note import SIGNATURE, SignerKey
 from verifier.proof import format_proof
 from verifier.seed import format_seed
 
@@ -81,6 +82,37 @@ def test_verify_with_a_reader_key(desk: Desk) -> None:
     assert desk.verify("a.txt", "--reader", "reader", "--as", "a.txt", *FIRST) == 0
     assert desk.verify("a.txt", "--reader", "reader") == 0
     assert not Path("seed.state").exists()
+
+
+def test_verify_takes_another_policy_on_the_users_word(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Said once, new policies of the same log are pinned, and the old ones no more; what was seen stays seen."""
+    remembered(desk)
+    before = Path("policy").read_bytes()
+    Path("policy").write_bytes(b"# renewed\n" + before)
+    words = ["a.txt", "--seed", "seed", "--policy", "policy", "--auditors", "auditors"]
+    assert desk.verify(*words) == 4
+    assert "--replace-policy" in capsys.readouterr().err
+    assert desk.verify(*words, "--replace-policy", "--as-of", "proof") == 4  # as of a time nothing is remembered
+    assert desk.verify(*words, "--replace-policy") == 0
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+    Path("policy").write_bytes(before)
+    assert desk.verify(*words) == 4
+    desk.write(7, "a.txt", b"one")
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+
+
+def test_verify_takes_no_policy_of_another_log(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A policy whose key has not signed what was seen last is refused, and nothing is changed."""
+    remembered(desk)
+    other = World(seed=bytes(31) + b"\1")
+    other.log = SignerKey(other.log.verifier_key.name, SIGNATURE, bytes(31) + b"\2")
+    for name, cosigners in (("policy", other.witnesses), ("auditors", other.auditors)):
+        Path(name).write_bytes(other.policy_file(cosigners, 3))
+    kept = state_bytes()
+    words = ["a.txt", "--seed", "seed", "--policy", "policy", "--auditors", "auditors", "--replace-policy"]
+    assert desk.verify(*words) == 4
+    assert "names both" in capsys.readouterr().err
+    assert state_bytes() == kept
 
 
 def test_verify_of_changed_bytes_is_changed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
-from verifier.errors import Malformed, Usage
+from verifier.checkpoint import open_checkpoint
+from verifier.errors import Malformed, NotVerified, Usage
 from verifier.files import read_bounded, read_secret
 from verifier.home import Home, default_directory
-from verifier.keys import MAX_READER_SIZE, OwnerKeys, ReaderKey, derive_keys, parse_reader
+from verifier.keys import MAX_READER_SIZE, OwnerKeys, ReaderKey, derive_keys, parse_log_name, parse_reader
 from verifier.outcome import format_json
 from verifier.policy import (
     AUDITORS,
@@ -132,8 +133,31 @@ def check_same_policies(log: LogState, policy: bytes, auditors: bytes) -> None:
         if pinned != given:
             raise Usage(
                 f"{what}: got fingerprint {fingerprint(given)[:16]}, the state has pinned {fingerprint(pinned)[:16]}: "
-                "to trust another policy, start with another --state"
+                "say --replace-policy if you have the new files from whom you trust"
             )
+
+
+def replace_policies(home: Home, log: LogState, policy: bytes, auditors: bytes) -> LogState:
+    """[R] Pins other policies, on the user's word, once they know a key that signed what was seen last (SPEC 10.4).
+
+    So a new policy is about the same log, and nothing that was seen is forgotten with the old one.
+    """
+    if (policy, auditors) == (log.policy, log.auditors):
+        return log
+    witnesses, _ = parse_policies(policy, auditors)
+    if log.checkpoint is not None:
+        origin = parse_log_name(log.log).origin
+        try:
+            open_checkpoint(log.checkpoint, *[key for key in witnesses.log_keys if key.name == origin])
+        except NotVerified:
+            raise Usage(
+                "policy: none of its keys of this log signed the checkpoint in the state: while a log changes its key, "
+                "the policy to take names both"
+            ) from None
+    replaced = log._replace(policy=policy, auditors=auditors)
+    home.write_log(replaced)
+    say(f"policies replaced: {fingerprint(policy)[:16]} (witnesses), {fingerprint(auditors)[:16]} (auditors)")
+    return replaced
 
 
 # -- keys -----------------------------------------------------------------------------------------------------

@@ -53,6 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--as", dest="remote", metavar="REMOTE|ID", help="the path in the source, or the file id")
     common.add_state(parser)
     common.add_policies(parser, required=False)
+    parser.add_argument(
+        "--replace-policy", action="store_true", help="pin these policies instead: the log's operator gave you new ones"
+    )
     parser.add_argument("--max-age", metavar="7d", help="how long ago the proof may have been the newest (7d)")
     parser.add_argument("--as-of", metavar="TIME|proof", help="ask about then instead of now; remembers nothing")
     parser.add_argument("--require-seal", action="store_true", help="the owner's device must have sealed this version")
@@ -155,7 +158,9 @@ class Session:
         )
         if log is None:
             return first_use(args, reader)
-        if args.policy or args.auditors:
+        if args.replace_policy and self.as_of is None:
+            log = common.replace_policies(self.home, log, *common.read_policies(args))
+        elif args.policy or args.auditors or args.replace_policy:
             common.check_same_policies(log, *common.read_policies(args))
         given = reader and (reader.source, reader.owner, reader.blinding)
         if given and given != (log.source, log.owner, log.blinding):
