@@ -431,15 +431,16 @@ class Api:
         return answer_json({"seq": str(seq)}, 202 if is_new else 200)
 
     def _record_seal(self, own: Own, file_id: int, generation: int, seal: Seal) -> tuple[int, bool]:
-        conn = self.store.reader()
-        current = _own_chain(conn, own, file_id)
+        current = _own_chain(self.store.reader(), own, file_id)
         if current.generation != generation:
             raise Refused(f"generation: got {generation}, want {current.generation}")
         try:
             return self.service.recorder.record_seal(own.source, file_id, seal).seq, True
         except Refused:
             # The chain takes no seal twice. Where this very one is there, an answer was lost on the way.
-            for sealed in load_chain(conn, self.store, current).seals:
+            with self.store.snapshot() as conn:  # the chain may have gone on since it was looked up
+                seals = load_chain(conn, self.store, _own_chain(conn, own, file_id)).seals
+            for sealed in seals:
                 if sealed.seal == seal:
                     return sealed.position, False
             raise

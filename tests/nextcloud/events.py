@@ -113,11 +113,11 @@ class CloudTown(Town):
 
     def told(self, file_id: int) -> list[str]:
         """What is recorded of a file, by operation."""
-        conn = self.service.store.reader()
-        current = find_current(conn, self.cloud.row, file_id)
-        if current is None:
-            return []
-        chain = load_chain(conn, self.service.store, current)
+        with self.service.store.snapshot() as conn:  # looks go on meanwhile
+            current = find_current(conn, self.cloud.row, file_id)
+            if current is None:
+                return []
+            chain = load_chain(conn, self.service.store, current)
         return [step.entry.operation.word for step in chain.steps]
 
     def waiting(self) -> int:

@@ -99,12 +99,14 @@ def test_hint_refuses_what_is_no_node(bad: object) -> None:
         parse_webhook(webhook("NodeWrittenEvent", node=bad))
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"event":7}', b"{" * 100_000, b" " * (MAX_EVENT + 1), b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"event":7}', b"{" * 100_000, b'{"event":{}}' + b" " * MAX_EVENT, b"\xff"]
+)
 def test_hint_refuses_what_is_no_event(body: bytes) -> None:
     """Cut short, too long, nested without end, not JSON."""
     with pytest.raises(Malformed):
         parse_webhook(body)
-    if not body.startswith(b'{"event"') and body != b"{}":  # an object that is another event gives no hint there
+    if body != b'{"event":7}' and body != b"{}":  # an object that is another event gives no hint there
         with pytest.raises(Malformed):
             parse_listener(body)
 

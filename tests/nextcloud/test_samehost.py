@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from hashlib import md5, sha3_256
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from audit import hashing
 from audit.errors import PeerFailed, TryLater
 from audit.hashing import Problem
 from audit.nextcloud import samehost
@@ -142,8 +145,8 @@ def test_samehost_keeps_users_apart(cloud: Cloud) -> None:
 def test_samehost_cannot_write(cloud: Cloud) -> None:
     """Whatever rights the account has, the connection refuses to change anything."""
     host = opened(cloud)
-    with pytest.raises(PeerFailed, match="database"):
-        host.fetch(text("DELETE FROM oc_storages"))
+    with pytest.raises(SQLAlchemyError, match="(?i)read.?only"), host._engine.begin() as connection:
+        connection.execute(text("DELETE FROM oc_storages"))
     assert host.homes() == {ALICE: "alice", BOB: "bob"}
     host.close()
 
@@ -164,6 +167,28 @@ def test_samehost_reads_nothing_that_disk_and_database_tell_apart(cloud: Cloud) 
         with pytest.raises(TryLater, match="disagree"):
             asyncio.run(session.read(name, node.etag))
     assert [type(result) for _, _, result in host.catch_up()] == [Problem] * 3
+    host.close()
+
+
+def test_samehost_reads_nothing_that_changes_meanwhile(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is another one after the reading than before it: no digest counts, in a session and in a catch-up."""
+    number = cloud.put("alice", ALICE, "a.txt", b"one")
+    host = opened(cloud)
+    hash_file = hashing.hash_file
+
+    def hash_and_rewrite(*arguments: Any) -> Any:
+        found = hash_file(*arguments)
+        cloud.run("UPDATE oc_filecache SET etag = :etag WHERE fileid = :id", etag=f"e{time.monotonic_ns()}", id=number)
+        return found
+
+    monkeypatch.setattr(hashing, "hash_file", hash_and_rewrite)
+    node = asyncio.run(HostSession(host, "alice").stat("a.txt"))
+    assert node is not None
+    with pytest.raises(TryLater, match="while it was read"):
+        asyncio.run(HostSession(host, "alice").read("a.txt", node.etag))
+    ((_, _, result),) = host.catch_up()
+    assert isinstance(result, Problem)
+    assert result.reason == "changing"
     host.close()
 
 
