@@ -229,7 +229,8 @@ class _Check:
         policies = [keys.witnesses] if keys.auditors is None else [keys.witnesses, keys.auditors]
         self._log_keys = store.log_keys or (keys.log,)
         self.announced: set[bytes] = set()  # keys after the first one, by their leaves
-        self._cosigners = [witness.key for policy in policies for witness in policy.witnesses.values()]
+        cosigners = [witness.key for policy in policies for witness in policy.witnesses.values()]
+        self._cosigners = dict(enumerate(cosigners))
 
     def run(self) -> Report:
         stages = self._check_file, self._check_owners, self._check_chains, self._check_folders, self._check_pending

@@ -52,9 +52,8 @@ from verifier.note import (
     parse_signature_lines,
     sign_note,
     verify_cosignature,
-    verify_cosignatures,
 )
-from verifier.policy import AUDITORS, NONE, WITNESSES, Policy, quorum_met, still_newest_at
+from verifier.policy import AUDITORS, NONE, WITNESSES, Policy, cosigned_times, quorum_met, still_newest_at
 from verifier.verify import FUTURE_BOUND_S
 
 MAX_LEAVES = 65_536  # of one tree: recording waits while it is made, about a second
@@ -326,7 +325,7 @@ class Publisher:
         newest = read_newest_signed(self._store.reader())
         if newest is None:
             return None
-        times = self._times(parse_note(newest.newest_note), self._witnesses)
+        times = cosigned_times(self._witnesses, parse_note(newest.newest_note))
         if not plan_refresh(self._witnesses, times, self._refresh_asked, now):
             return None
         self._refresh_asked = now
@@ -395,9 +394,9 @@ class Publisher:
         """The row with what its newest note has reached by now: published, audited."""
         note = parse_note(row.newest_note)
         open_checkpoint(row.newest_note, *self._log_keys)  # our own signature is still there, and holds
-        if row.first_note is None and quorum_met(self._witnesses, self._times(note, self._witnesses)):
+        if row.first_note is None and quorum_met(self._witnesses, cosigned_times(self._witnesses, note)):
             row = row._replace(first_note=row.newest_note, published_at=now)
-        if self._auditors is not None and quorum_met(self._auditors, self._times(note, self._auditors)):
+        if self._auditors is not None and quorum_met(self._auditors, cosigned_times(self._auditors, note)):
             row = row._replace(audited=int(self._auditors.quorum != NONE))
         return row
 
@@ -426,10 +425,6 @@ class Publisher:
         """Every cosigner's key and its name in the policies."""
         policies = [self._witnesses] if self._auditors is None else [self._witnesses, self._auditors]
         return {witness.key: name for policy in policies for name, witness in policy.witnesses.items()}
-
-    def _times(self, note: Note, policy: Policy) -> dict[str, int]:
-        names = {witness.key: name for name, witness in policy.witnesses.items()}
-        return {names[key]: time for key, time in verify_cosignatures(note, names).items()}
 
     # -- what is served --
 

@@ -52,8 +52,8 @@ from audit.schema import ONE, ZERO, Pending, sql, table
 from audit.sources import HintedSource, ScanSource, open_access
 from audit.tree import Tree
 from verifier.errors import Error
-from verifier.note import format_vkey, parse_note, verify_cosignatures
-from verifier.policy import Policy, describe_quorum, still_newest_at
+from verifier.note import format_vkey, parse_note
+from verifier.policy import Policy, cosigned_times, describe_quorum, still_newest_at
 
 PUBLISH_AFTER_S = 5.0  # a change is in a tree about this long after it was recorded
 SCAN_EVERY_S = 60.0
@@ -444,9 +444,7 @@ class Service:
         if published is None:
             return None
         policy = self.directory.witnesses
-        names = {witness.key: name for name, witness in policy.witnesses.items()}
-        times = verify_cosignatures(parse_note(published.newest_note), names)
-        return still_newest_at(policy, {names[key]: time for key, time in times.items()})
+        return still_newest_at(policy, cosigned_times(policy, parse_note(published.newest_note)))
 
     def _cosigners(self) -> list[dict[str, str | None]]:
         """Who answers, since this process began. An error names the cosigner and what it did, and no address."""

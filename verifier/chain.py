@@ -70,7 +70,7 @@ from verifier.entry import (
     entry_hash,
 )
 from verifier.errors import BadSignature, Changed, IllegalStep, Malformed, NotProven
-from verifier.record import NamedTuple
+from verifier.record import NamedTuple, make
 
 NO_SEAL = bytes(32)  # `previous` of a chain's first seal
 _LINK_TAG = tag("link")
@@ -172,13 +172,14 @@ def open_step(data: bytes, openings: Openings) -> Step:
     """Decodes an entry and opens its parts; a wrong opening is Changed, an absent one is MISSING."""
     entry = decode_entry(data)
     content, path, context = openings
-    return Step(
+    parts = (
         entry,
         entry_hash(data),
         MISSING if content is None else decode_content(_open(entry, Part.CONTENT, entry.content, content)),
         MISSING if path is None else decode_path(_open(entry, Part.PATH, entry.path, path)),
         MISSING if context is None else decode_context(_open(entry, Part.CONTEXT, entry.context, context)),
     )
+    return make(Step, parts)
 
 
 def _open(entry: Entry, part: Part, commitment: bytes, opening: bytes) -> bytes:

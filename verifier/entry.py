@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 
 from verifier.encoding import HASH_SIZE, MAX_U64, Reader, tag, u8, u16, u64
 from verifier.errors import Malformed
-from verifier.record import NamedTuple
+from verifier.record import NamedTuple, make
 
 FORMAT = 1
 SALT_SIZE = 32
@@ -266,7 +266,7 @@ def decode_entry(data: bytes) -> Entry:
         reader.end()
     elif len(data) != _HEAD.size:
         raise Malformed(f"{len(data) - _HEAD.size} bytes too many", f"entry {seq} ({operation.word})")
-    return Entry(operation, seq, recorded, mtime, content, path, context, argument)
+    return make(Entry, (operation, seq, recorded, mtime, content, path, context, argument))
 
 
 def entry_hash(data: bytes) -> bytes:
@@ -417,7 +417,7 @@ def decode_content(data: bytes) -> Content | None:
     if len(data) == _PLAIN_CONTENT.size:
         size, form, digest = _PLAIN_CONTENT.unpack(data)
         if form == _PLAIN_FORM and size <= MAX_U64:
-            return Content(size, digest, ())  # all fields: a default would take longer
+            return make(Content, (size, digest, ()))
     r = Reader(data, "content")
     size, count = r.u64(), r.u8()
     digests = [(r.u8(), r.take(r.u8())) for _ in range(count)]
@@ -472,19 +472,20 @@ def decode_context(data: bytes) -> dict[ContextField, str]:
         return {}
     if len(data) > MAX_CONTEXT:
         raise Malformed(f"want at most {MAX_CONTEXT} bytes", "context", len(data))
-    r = Reader(data, "context")
     fields: dict[ContextField, str] = {}
-    last = 0
-    while r.pos < len(data):
-        number = r.u8()
+    last = end = 0
+    while end < len(data):
+        number, start = data[end], end + 3
         field = _CONTEXT_FIELDS.get(number)
         if field is None:
             raise Malformed("unknown ContextField", "context", number)
         if number <= last:  # all that encoding again could find: sizes and strict UTF-8 have one spelling each
             raise Malformed("fields twice or out of order", "context")
-        last = number
+        last, end = number, start + int.from_bytes(data[start - 2 : start], "big")
+        if end > len(data):
+            raise Malformed(f"truncated, want {end} bytes", "context", len(data))
         try:
-            fields[field] = r.take(r.u16()).decode("utf-8")
+            fields[field] = data[start:end].decode("utf-8")
         except UnicodeDecodeError:
             raise Malformed("not UTF-8", "context") from None
     return fields

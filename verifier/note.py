@@ -32,13 +32,14 @@ passes a note on may add and drop them. Not checked here: what the text says (`c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from hashlib import sha256
+from typing import TypeVar
 
 from verifier import ed25519
 from verifier.encoding import MAX_U64, check_text, decode_base64, encode_base64, u64
 from verifier.errors import BadSignature, Malformed, NotProven
-from verifier.record import NamedTuple
+from verifier.record import NamedTuple, make
 
 MAX_NOTE_SIZE = 128 * 1024  # SPEC 7; the spec asks for 16 signatures at least, of nearly 5 kB each at most
 MAX_SIGNATURES = 1024
@@ -55,6 +56,7 @@ NOT_SUPPORTED = {0x02: "ECDSA", 0x05: "RFC 6962 tree head", 0x06: "ML-DSA-44 cos
 _DASH = "\u2014"
 _PRIVATE = "PRIVATE+KEY+"
 _NAME = re.compile(r"[^\s+\x00-\x1f]+")  # signed-note: "non-empty, no Unicode spaces or plus"
+_Name = TypeVar("_Name")
 _NO_CONTROL = bytes([10, *range(0x20, 0x100)])  # signed-note: none "below U+0020 other than newline"
 
 
@@ -212,7 +214,7 @@ def _parse_signature_line(line: str, where: str) -> Signature:
     data = decode_base64(parts[2], where)
     if len(data) <= KEY_ID_SIZE:
         raise Malformed("want a key id and a signature", where, line)
-    return Signature(check_name(parts[1], where), data[:KEY_ID_SIZE], data[KEY_ID_SIZE:])
+    return make(Signature, (check_name(parts[1], where), data[:KEY_ID_SIZE], data[KEY_ID_SIZE:]))
 
 
 def format_signature_line(signature: Signature) -> bytes:
@@ -244,10 +246,10 @@ def verify_cosignature(note: Note, key: VerifierKey) -> int:
     return _verify_timestamped(note, key, _blob(note, key, COSIGNATURE))
 
 
-def verify_cosignatures(note: Note, keys: Iterable[VerifierKey]) -> dict[VerifierKey, int]:
-    """The timestamps of those keys that have a line. One line that does not hold refuses them all."""
-    found = [(key, find_signature(note, key)) for key in keys]
-    return {key: _verify_timestamped(note, key, blob) for key, blob in found if blob is not None}
+def verify_cosignatures(note: Note, keys: Mapping[_Name, VerifierKey]) -> dict[_Name, int]:
+    """The timestamps of those named keys that have a line. One line that does not hold refuses them all."""
+    found = [(name, key, find_signature(note, key)) for name, key in keys.items()]
+    return {name: _verify_timestamped(note, key, blob) for name, key, blob in found if blob is not None}
 
 
 def _verify_timestamped(note: Note, key: VerifierKey, blob: bytes) -> int:

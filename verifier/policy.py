@@ -275,13 +275,17 @@ def verify_quorum(policy: Policy, note: Note, not_after: int = MAX_U64) -> Cosig
     Every line of a key in this policy has to hold, else BadSignature: a note with a forged line is no note. A
     cosignature later than `not_after` (the caller's clock and its bound) counts for nothing.
     """
-    names = {witness.key: name for name, witness in policy.witnesses.items()}
-    times = {names[key]: time for key, time in verify_cosignatures(note, names).items() if time <= not_after}
+    times = {name: time for name, time in cosigned_times(policy, note).items() if time <= not_after}
     by = not_later_than(policy, times)
     if by is None and policy.quorum != NONE:
         missing = tuple([name for name in policy.witnesses if name not in times])
         raise QuorumNotMet(_REASON[policy.kind], describe_quorum(policy), tuple(times), missing)
     return Cosigned(times, by, still_newest_at(policy, times))
+
+
+def cosigned_times(policy: Policy, note: Note) -> dict[str, int]:
+    """When each cosigner of this policy signed, of those that have a line; BadSignature where one does not hold."""
+    return verify_cosignatures(note, {name: witness.key for name, witness in policy.witnesses.items()})
 
 
 def quorum_met(policy: Policy, times: Mapping[str, int]) -> bool:

@@ -43,7 +43,7 @@ from verifier.keys import MAX_LOG_NAME, check_source_id
 from verifier.map import MAX_SIBLINGS
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
-from verifier.record import NamedTuple
+from verifier.record import NamedTuple, make
 
 FORMAT = "nextcloud-audit/proof/1-draft"
 MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8
@@ -313,12 +313,13 @@ def _parse_line(value: object, where: str) -> Line:
     if type(value) is not list or len(value) != 4:
         raise Malformed("want [entry, content, path, context]", where, value)
     entry, content, path, context = value
-    return Line(
+    parts = (
         _bytes(entry, where, 0, MAX_ENTRY),
         None if content is None else _bytes(content, where, 0, MAX_OPENING),
         None if path is None else _bytes(path, where, 0, MAX_OPENING),
         None if context is None else _bytes(context, where, 0, MAX_OPENING),
     )
+    return make(Line, parts)
 
 
 def _parse_in_map(value: object) -> InMap:

@@ -10,6 +10,8 @@ For whoever checks types this *is* `typing.NamedTuple`. That one evaluates every
 for each class, 0.1 ms of a process's life; the verify path has fifty such classes and would take longer to define them
 than to verify a file. Here a class is a tuple with getters that all classes share, and one constructor serves all.
 
+`make` builds one from all its fields at once, unchecked: for the few places where constructors are a cost.
+
 Alike: fields by name, position and pattern, defaults, unpacking, equality, hash, order, repr, `_replace`, `_make`,
 `_asdict`, `_fields`, `_field_defaults`, pickle; no attribute can be set. Calls with names or left-out defaults are
 slower than with all fields in order, so hot paths give all of them in order.
@@ -26,11 +28,18 @@ from typing import TYPE_CHECKING
 MAX_FIELDS = 20
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NamedTuple as NamedTuple
+    from typing import TypeVar
+
+    _Record = TypeVar("_Record", bound=tuple[object, ...])
+
+    def make(cls: type[_Record], values: Iterable[object]) -> _Record: ...
+
 else:
     _POSITIONS = namedtuple("_POSITIONS", [f"at_{n}" for n in range(MAX_FIELDS)])
     _GETTERS = [vars(_POSITIONS)[name] for name in _POSITIONS._fields]
-    _new = tuple.__new__
+    _new = make = tuple.__new__
 
     class _Definition(type):
         """Turns the annotations of a class into the fields of a tuple."""

@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, proof: Proof, trust: Trust, question: Question, memory: Memory) -> None:
         self.proof, self.trust, self.question, self.memory = proof, trust, question, memory
-        origin = owner_keys.parse_log_name(trust.log_name).origin
+        origin = trust.log_name.partition("+")[0]  # it has no other plus sign (SPEC 2.2)
         self.log_keys = [key for key in trust.witnesses.log_keys if key.name == origin]
         self.findings: list[Finding] = []
         self.note: Note
@@ -314,8 +314,9 @@ def _check_links(run: Run, steps: list[Step]) -> None:
 
 def check_standing(run: Run) -> None:
     """Step 10. [R] A taint goes only with the owner's seal; a later `written` hides nothing."""
-    for kind in TaintKind:  # the worst first
-        _raise_taints(run.history, kind, run.question.mends)
+    if run.history.taints:
+        for kind in TaintKind:  # the worst first
+            _raise_taints(run.history, kind, run.question.mends)
 
 
 def check_openings(run: Run) -> None:
@@ -457,7 +458,7 @@ def closed_ending(binding: Binding, before: bytes, step: Step, head: bytes) -> E
 
 
 def _open(line: Line) -> Step:
-    return open_step(line.entry, (line.content, line.path, line.context))
+    return open_step(line.entry, line[1:])
 
 
 def _check_shown(closed: Step, first: list[Line]) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from audit.directory import AUDITORS_FILE, POLICY_FILE
 from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.merkle import append_leaf, fold_right, leaf_hash
-from verifier.note import Note, Signature, parse_note, verify_cosignatures, verify_signature
-from verifier.policy import AUDITORS, WITNESSES, parse_policy, quorum_met
+from verifier.note import Note, Signature, parse_note, verify_signature
+from verifier.policy import AUDITORS, WITNESSES, cosigned_times, parse_policy, quorum_met
 from verifier.tile import TILE_WIDTH, decode_entry_bundle
 
 Entry = tuple[bytes, int, bytes]  # chain id, seq, head: what was acknowledged once it is committed
@@ -129,11 +129,10 @@ class Seen:
         with self._lock:
             lines = tuple(self._lines.get(text, ()))
         policy = self.policies[parse_checkpoint_unverified(text).origin][0]
-        names = {witness.key: name for name, witness in policy.witnesses.items()}
         times: dict[str, int] = {}
         for line in lines:
-            for key, time in verify_cosignatures(Note(text, (line,)), names).items():
-                times[names[key]] = max(time, times.get(names[key], 0))
+            for name, time in cosigned_times(policy, Note(text, (line,))).items():
+                times[name] = max(time, times.get(name, 0))
         return quorum_met(policy, times)
 
     def quorum_size(self, data: bytes) -> int:
@@ -142,9 +141,7 @@ class Seen:
         checkpoint = parse_checkpoint_unverified(note.text)
         policy = self.policies[checkpoint.origin][0]
         verify_signature(note, policy.logs[0].key)
-        names = {witness.key: name for name, witness in policy.witnesses.items()}
-        times = {names[key]: time for key, time in verify_cosignatures(note, names).items()}
-        return checkpoint.size if quorum_met(policy, times) else 0
+        return checkpoint.size if quorum_met(policy, cosigned_times(policy, note)) else 0
 
     def published(self, origin: str) -> list[tuple[int, bytes]]:
         """Size and root of every checkpoint of the log that ever had its quorum."""

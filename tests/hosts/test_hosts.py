@@ -34,9 +34,8 @@ from verifier.note import (
     parse_signature_lines,
     sign_note,
     verify_cosignature,
-    verify_cosignatures,
 )
-from verifier.policy import quorum_met
+from verifier.policy import cosigned_times, quorum_met
 
 SEED = int(os.environ.get("HOSTS_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 KILLS = 24
@@ -234,9 +233,7 @@ def heads(world: World, number: int) -> list[tuple[str, int]]:
 
 
 def cosigned_at(world: World, origin: str, data: bytes) -> dict[str, int]:
-    policy = world.policies[origin][0]
-    names = {witness.key: name for name, witness in policy.witnesses.items()}
-    return {names[key]: at for key, at in verify_cosignatures(parse_note(data), names).items()}
+    return cosigned_times(world.policies[origin][0], parse_note(data))
 
 
 def test_hosts_let_no_fork_pass(fresh: World) -> None:

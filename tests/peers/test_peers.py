@@ -25,8 +25,8 @@ from tests.audit.wire import running
 from tests.fakes import FakeLog
 from tests.peers.install import HOME, PYTHON, find_interpreter, why_absent
 from verifier.entry import Operation
-from verifier.note import format_vkey, parse_note, verify_cosignatures
-from verifier.policy import WITNESSES, parse_policy
+from verifier.note import format_vkey, parse_note
+from verifier.policy import WITNESSES, cosigned_times, parse_policy
 
 pytestmark = pytest.mark.e2e
 
@@ -137,9 +137,7 @@ class Town:
     def times(self) -> dict[str, int]:
         """When which witness cosigned what is published."""
         published = self.published()
-        names = {witness.key: name for name, witness in self.policy.witnesses.items()}
-        found = verify_cosignatures(parse_note(published.newest_note), names)
-        return {names[key]: at for key, at in found.items()}
+        return cosigned_times(self.policy, parse_note(published.newest_note))
 
     def published(self) -> Signed:
         published = self.publisher.published()

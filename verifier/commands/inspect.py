@@ -77,7 +77,7 @@ def proof_text(proof: Proof) -> str:
 def step_text(seq: int, line: Line) -> str:
     """One step in words, or what is wrong with it."""
     try:
-        step = open_step(line.entry, (line.content, line.path, line.context))
+        step = open_step(line.entry, line[1:])
     except (Malformed, Changed) as error:
         return f"{seq:>5}  cannot be read: {escape(str(error))}"
     entry = step.entry
@@ -159,7 +159,7 @@ def proof_data(proof: Proof) -> dict[str, object]:
 
 def _step_data(line: Line) -> dict[str, object]:
     try:
-        step = open_step(line.entry, (line.content, line.path, line.context))
+        step = open_step(line.entry, line[1:])
     except (Malformed, Changed) as error:
         return {"error": str(error)}
     entry, content = step.entry, step.content
