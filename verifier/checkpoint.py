@@ -77,6 +77,24 @@ def open_checkpoint(
     A key is the log's if its name equals the origin (tlog-policy: MUST). For logs where it does not, like Go's sum
     database, the caller gives the origin that all these keys speak for. Every line of these keys has to hold.
     """
+    note, checkpoint, signers = open_earlier(data, *log_keys, origin=origin, extensions=extensions)
+    if not signers:
+        raise NotProven(
+            "unsigned",
+            f"checkpoint: no signature of {checkpoint.origin!r} by a key of this policy. The log may have a new key: "
+            "get the new policy by file from its operator, and compare the fingerprint; never take one from the server",
+        )
+    return note, checkpoint
+
+
+def open_earlier(
+    data: bytes, *log_keys: VerifierKey, origin: str | None = None, extensions: bool = False
+) -> tuple[Note, Checkpoint, list[VerifierKey]]:
+    """The same for a tree which the caller shows to be the beginning of one that the log signed; and who signed it.
+
+    The bigger tree's signature covers the smaller one, so none of these keys has to have signed here: a key that has
+    been replaced may be the only one that did (SPEC 8.1). Without a signer this convicts the log of nothing.
+    """
     note = parse_note(data)
     checkpoint = parse_checkpoint_unverified(note.text, extensions)
     if origin is None:
@@ -85,11 +103,7 @@ def open_checkpoint(
         raise NotProven("unknown-log", f"checkpoint origin: got {checkpoint.origin!r}, want {origin!r}")
     if not log_keys:
         raise NotProven("unknown-log", f"checkpoint origin: no key of {checkpoint.origin!r} is known")
-    signed = [verify_signature(note, key) for key in log_keys if find_signature(note, key) is not None]
-    if not signed:
-        raise NotProven(
-            "unsigned",
-            f"checkpoint: no signature of {checkpoint.origin!r} by a key of this policy. The log may have a new key: "
-            "get the new policy by file from its operator, and compare the fingerprint; never take one from the server",
-        )
-    return note, checkpoint
+    signers = [key for key in log_keys if find_signature(note, key) is not None]
+    for key in signers:
+        verify_signature(note, key)
+    return note, checkpoint, signers

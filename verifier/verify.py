@@ -39,7 +39,7 @@ from verifier.chain import (
     open_step,
     unsigned_close,
 )
-from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
 from verifier.encoding import HASH_SIZE
 from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
@@ -604,14 +604,19 @@ def _check_no_next(run: Run, chain_id: bytes, replaced: Replaced) -> None:
 
 
 def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint, Cosigned] | None:
-    """Another checkpoint of the proof, once it is signed, cosigned, and an earlier state of the newest one."""
+    """Another checkpoint of the proof, once it is cosigned, and an earlier state of the newest one.
+
+    [R] Its times are the witnesses' word, its tree is covered by the newest one's signature. So the log's own line is
+    not asked for, and a key that was replaced, or stolen since, gets no say; nor does it make a fork.
+    """
     if bracket is None:
         return None
-    note, checkpoint = open_checkpoint(bracket.checkpoint, *run.log_keys)
+    note, checkpoint, signers = open_earlier(bracket.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
-    _compare_with_seen(run, checkpoint, bracket.checkpoint)
-    _refuse_fork(run, checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
+    if signers:
+        _compare_with_seen(run, checkpoint, bracket.checkpoint)
+        _refuse_fork(run, checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)
     verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, bracket.hashes)
     return checkpoint, _quorum(run, run.trust.witnesses, note)
 

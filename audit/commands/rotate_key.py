@@ -15,8 +15,8 @@ EXAMPLES = """examples:
   nextcloud-audit rotate-key --data /var/lib/nextcloud-audit finish
 
 After `start`: back up log.db and the keys, start `serve`, have every node's operator run the line that is printed, and
-give everybody who verifies the new policies by file (`policy export`). They name both keys, which is right as long as
-proofs show trees that the old key alone has signed. `finish` is refused until the new key is published in the log; do
+give everybody who verifies the new policies by file (`policy export`). They name both keys, which is right for whoever
+enrols, and as long as the old key is believed. `finish` is refused until the new key is published in the log; do
 it when everybody has the new policies. Who has not gets NOT PROVEN (unsigned) from then on, never anything wrong."""
 
 

@@ -201,10 +201,10 @@ function openNote(note, policy, origin) {
   if (out.bad) { out.times.clear(); out.signed = false; }
   return out;
 }
-// The reason why a note is not the log's (9, steps 2 and 15), or null.
-function noteFault(n, policy, origin) {
+// The reason why a note is not the log's (9, step 2), or, with earlier, not one of its earlier trees (step 15); or null.
+function noteFault(n, policy, origin, earlier = false) {
   if (n.origin !== origin || !policy.logs.some((k) => k.name === origin)) return 'unknown-log';
-  if (!n.logLine) return 'unsigned';
+  if (!n.logLine && !earlier) return 'unsigned';
   if (n.bad) return 'bad-signature';
   return n.size === 0n ? 'empty-tree' : null;
 }
@@ -837,10 +837,10 @@ function run(c, f) {
     for (const [name, x] of items) {
       if (!x) continue;
       const n = openNote(x.note, wp, origin);
-      const fault = noteFault(n, wp, origin);
+      const fault = noteFault(n, wp, origin, true);
       if (fault) return [N, fault, name];
       for (const other of [note, pin])
-        if (other && other.signed && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
+        if (n.signed && other && other.signed && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
       if (!consistency(n.size, n.root, note.size, note.root, x.hashes)) return [N, 'broken-proof', name];
       if (!hasQuorum(n, wp, q.now)) return [N, 'unwitnessed', name];
       if (name === 'first' && n.size > p.map.index) {

@@ -12,6 +12,7 @@ from verifier.map import map_value
 from verifier.note import (
     SIGNATURE,
     Note,
+    Signature,
     SignerKey,
     cosignature_message,
     format_note,
@@ -19,7 +20,7 @@ from verifier.note import (
     parse_note,
     sign_note,
 )
-from verifier.proof import Proof
+from verifier.proof import Bracket, Proof
 from verifier.verdict import Memory
 
 NOT_PROVEN, FORK = "NOT PROVEN", "FORK"
@@ -128,10 +129,19 @@ def changed_root_in_the_checkpoint() -> Ask:
 
 def rotated(*signers: SignerKey, named: tuple[SignerKey, ...]) -> World:
     """A file that was created before the log had a new key and written after these signed; both policies name these."""
-    world = small(b"one")
+    return rename(written_after(small(b"one"), *signers), *named)
+
+
+def written_after(world: World, *signers: SignerKey) -> World:
+    """File 1 is written in a tree that these keys sign."""
     world.signers = list(signers)
     world.record(1, Operation.WRITTEN, b"two", "a.txt")
     world.publish()
+    return world
+
+
+def rename(world: World, *named: SignerKey) -> World:
+    """The world with policies that name these log keys."""
     line = f"log {format_vkey(world.log.verifier_key)}\n".encode()
     lines = b"".join([f"log {format_vkey(key.verifier_key)}\n".encode() for key in named])
     world.policy_text = world.policy_text.replace(line, lines)
@@ -192,10 +202,74 @@ def forged_line_of_a_log_key_that_the_policy_does_not_name() -> Ask:
     return Ask(world, renoted(world, format_note(note._replace(signatures=lines))))
 
 
-@case(NOT_PROVEN, "unsigned")
+@case("VERIFIED")
 def before_signed_by_a_log_key_that_the_policy_does_not_name() -> Ask:
-    """The policy names the new key alone, and `before` was signed when there was none: the old line is needed."""
+    """The policy names the new key alone, and `before` was signed when there was none: times are the witnesses' word."""
     world = rotated(NEW_KEY, named=(NEW_KEY,))
+    return Ask(world, world.prove(1))
+
+
+@case("VERIFIED")
+def first_and_before_signed_by_a_log_key_that_the_policy_does_not_name() -> Ask:
+    """The entry itself is from before the new key: both checkpoints around it have the old key's line alone."""
+    world = small(b"one")
+    world.record(2, Operation.CREATED, b"new", "b.txt")
+    world.publish()
+    rename(written_after(world, NEW_KEY), NEW_KEY)
+    proof = world.prove(2)
+    assert proof.first is not None
+    assert proof.before is not None
+    return Ask(world, proof, b"new", path="b.txt")
+
+
+def stolen(size: int) -> bytes:
+    """[R] Another history of this size, signed by the old log key alone, and cosigned."""
+    other = small(b"evil", b"more")
+    other.signers = [OLD_KEY]
+    return other.note(size, reference.mth(other.leaves[:size]), 1)
+
+
+@case(NOT_PROVEN, "broken-proof")
+def before_of_another_tree_by_a_stolen_old_log_key() -> Ask:
+    """[R] Another tree by the old key, and even cosigned: the newest tree does not continue it."""
+    world = rotated(NEW_KEY, named=(NEW_KEY,))
+    proof = world.prove(1)
+    assert proof.before is not None
+    return Ask(world, proof._replace(before=proof.before._replace(checkpoint=stolen(2))))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def first_of_the_same_size_by_a_stolen_old_log_key() -> Ask:
+    """[R] A second tree of the newest size, by a key that the policy no longer names, does not make it a fork."""
+    world = rotated(NEW_KEY, named=(NEW_KEY,))
+    return Ask(world, world.prove(1)._replace(first=Bracket(stolen(4), [])))
+
+
+@case(NOT_PROVEN, "unwitnessed")
+def first_by_a_stolen_old_log_key_not_witnessed() -> Ask:
+    """[R] An earlier tree of the log that nobody saw when it says, signed by the old key: no time follows from it."""
+    world = rotated(NEW_KEY, named=(NEW_KEY,))
+    world.signers = [OLD_KEY]
+    note = world.note(4, reference.mth(world.leaves), 0)
+    return Ask(world, world.prove(1)._replace(first=Bracket(note, [])))
+
+
+@case(NOT_PROVEN, "bad-signature")
+def before_with_a_forged_line_of_the_new_log_key() -> Ask:
+    """The old key's line under `before` is not looked at; that of the key which the policy names does not hold."""
+    world = rotated(NEW_KEY, named=(NEW_KEY,))
+    proof = world.prove(1)
+    assert proof.before is not None
+    note = parse_note(proof.before.checkpoint)
+    forged = Signature(ORIGIN, NEW_KEY.verifier_key.key_id, bytes(64))
+    note = note._replace(signatures=(*note.signatures, forged))
+    return Ask(world, proof._replace(before=proof.before._replace(checkpoint=format_note(note))))
+
+
+@case(NOT_PROVEN, "unsigned")
+def checkpoint_signed_by_a_log_key_that_the_policy_does_not_name() -> Ask:
+    """[R] What the old key alone signed as the newest tree counts for nothing under a policy without it."""
+    world = rotated(OLD_KEY, named=(NEW_KEY,))
     return Ask(world, world.prove(1))
 
 

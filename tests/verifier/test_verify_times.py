@@ -131,13 +131,13 @@ def test_verify_ignores_brackets_that_do_not_bracket() -> None:
 
 @pytest.mark.parametrize("member", ["first", "before"])
 def test_verify_refuses_bracket_that_is_not_of_this_log(member: str) -> None:
-    """Each checkpoint of the proof is signed, witnessed, not empty, and an earlier state of the newest one."""
+    """Each checkpoint of the proof is of this log, witnessed, not empty, and an earlier state of the newest one."""
     world, other = a_file(), created(b"x")
     size = min(world.notes)
     hashes = reference.consistency(size, world.leaves)
     text = parse_note(world.notes[size]).text
     bad = {
-        "unsigned": Bracket(format_note(Note(text, (cosign(text, world.witnesses[0], 1),))), hashes),
+        "bad-signature": Bracket(format_note(Note(text, (parse_note(world.note(0, bytes(32), 0)).signatures))), hashes),
         "unwitnessed": Bracket(world.note(size, reference.mth(world.leaves[:size]), 2), hashes),
         "empty-tree": Bracket(world.note(0, reference.mth([])), []),
         "broken-proof": Bracket(other.notes[max(other.notes)], reference.consistency(max(other.notes), world.leaves)),
