@@ -478,7 +478,7 @@ class Auditor:
         note = parse_note(body)
         checkpoint = parse_checkpoint_unverified(note.text)
         log = self._store.log(checkpoint.origin)
-        note = open_log_note(note, log.keys if log else (), checkpoint.origin, self._names)
+        note = open_log_note(note, log.signers if log else (), checkpoint.origin, self._names)
         if log is None or not log.url:
             raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
         if reason := self._store.halt(checkpoint.origin):

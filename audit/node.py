@@ -160,11 +160,13 @@ def read_key(path: Path) -> SignerKey:
     return signer
 
 
-def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False) -> None:
+def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False, only: bool = False) -> None:
     """Watch this log, and with a url mirror and replay it. A running node knows it at the next request."""
     node = open_node(folder, fetch=fetch_nothing)
     try:
         node.allow_log(vkey, url, rotates)
+        if only:
+            node.store.trust_only(parse_vkey(vkey, "log vkey"))
     finally:
         node.close()
 
@@ -211,7 +213,7 @@ class Node:
         origin = request.checkpoint.origin
         log = self.store.log(origin)
         own_lines = request.note
-        note = open_log_note(request.note, log.keys if log else (), origin, self.names)
+        note = open_log_note(request.note, log.signers if log else (), origin, self.names)
         self.remember(own_lines)
         request = request._replace(note=note)
         offence = Offence(format_request(request.old_size, request.proof, format_note(note)), note.text)

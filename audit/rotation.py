@@ -10,7 +10,8 @@
 
 The log keeps its name, which holds a hash of the first key (SPEC 2.2), and its origin, by which nodes keep their one
 memory of it. The old `log` lines stay in DIR/policy, since whoever enrols knows the log by its first key; who has
-verified a tree of the new key may drop them (SPEC 8.1, 10.4). Both functions are called while no other process works in the directory, and may be run again at any time.
+verified a tree of the new key may drop them (SPEC 8.1, 10.4). Both functions are called while no other process works
+in the directory, and may be run again at any time.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
     store = open_store(path, names)            refuses where it does not, or where it is another key's
     store.allow_log(key, url)                  which logs are watched; a log is never removed, nor is a key of it
     store.allow_log(key, url, rotates=True)    one more key of a watched log, whose memory stays the one of its origin
+    store.trust_only(key)                      of its keys, this one alone signs what is cosigned from now on
     store.advance(WITNESS, origin, request, now, decide)
 
     heads      signer, origin -> size, root, time, note       what witness and auditor cosigned last
@@ -44,12 +45,13 @@ from sqlmodel import Field, SQLModel
 from audit.errors import Fatal, TryLater
 from audit.witness import Decision, Head, Inconsistent, OutOfStep, Retired
 from verifier.errors import Usage
-from verifier.note import VerifierKey, format_vkey, parse_vkey
+from verifier.note import VerifierKey, find_signature, format_vkey, parse_note, parse_vkey
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5000  # another process of the same node, such as the command line, holds the lock for less
 MAX_EVIDENCE = 256
 MAX_LOG_KEYS = 16  # of one origin; a log changes its key once in years
+REPLACED = "+"  # in front of a vkey that signs no more; no vkey starts like this, since no name is empty
 
 WITNESS = "witness"
 AUDITOR = "auditor"
@@ -68,7 +70,7 @@ class MetaRow(Table, table=True):
 class LogRow(Table, table=True):
     __tablename__ = "logs"
     origin: str = Field(primary_key=True)
-    vkey: str  # several with a space between, the first one first, once the log has a new key
+    vkey: str  # several with a space between, the first one first, once the log has a new key; REPLACED before some
     url: str
 
 
@@ -104,10 +106,14 @@ class HaltRow(Table, table=True):
 
 
 class Log(NamedTuple):
-    """A watched log. Any of its keys may sign. `url` is empty where its leaves are not mirrored."""
+    """A watched log. `url` is empty where its leaves are not mirrored.
+
+    `keys` have signed what is known of it; `signers` are those of them whose signature gets a cosignature.
+    """
 
     keys: tuple[VerifierKey, ...]
     url: str
+    signers: tuple[VerifierKey, ...]
 
     @property
     def origin(self) -> str:
@@ -186,7 +192,9 @@ def create_tables(conn: sqlite3.Connection, metadata: MetaData) -> None:
 
 
 def _log_of(vkeys: str, url: str) -> Log:
-    return Log(tuple([parse_vkey(vkey) for vkey in vkeys.split(" ")]), url)
+    words = vkeys.split(" ")
+    keys = tuple([parse_vkey(word.removeprefix(REPLACED)) for word in words])
+    return Log(keys, url, tuple([key for key, word in zip(keys, words, strict=True) if word[0] != REPLACED]))
 
 
 class Store:
@@ -210,6 +218,8 @@ class Store:
         with self._transaction() as conn:
             row = conn.execute("SELECT vkey FROM logs WHERE origin = ?", (key.name,)).fetchone()
             known = row[0].split(" ") if row else []
+            if REPLACED + format_vkey(key) in known:
+                raise Usage(f"log {key.name}: this key was replaced (`--only`), and never signs for it again")
             if rotates and not known:
                 raise Usage(f"log {key.name}: is not watched here, so it has no key that another one may follow")
             if known and not rotates and format_vkey(key) not in known:
@@ -222,6 +232,25 @@ class Store:
                 raise Usage(f"log {key.name}: has {MAX_LOG_KEYS} keys already")
             sql = "INSERT OR REPLACE INTO logs (origin, vkey, url) VALUES (?, ?, ?)"
             conn.execute(sql, (key.name, " ".join(vkeys), url))
+
+    def trust_only(self, key: VerifierKey) -> None:
+        """[R] Whoever steals a key that was replaced gets nothing cosigned with it. What it signed stays readable.
+
+        Only once our own memory of the log has a line of this key: then nothing that is under way needs another one.
+        """
+        with self._transaction() as conn:
+            rows = self._read("SELECT vkey, url FROM logs WHERE origin = ?", key.name)
+            if not rows or key not in _log_of(*rows[0]).signers:
+                raise Usage(f"log {key.name}: this is none of the keys that it is watched by; `--rotates` adds one")
+            notes = self._read("SELECT note FROM heads WHERE origin = ?", key.name)
+            if not notes or any(find_signature(parse_note(bytes(note)), key) is None for (note,) in notes):
+                raise Usage(
+                    f"log {key.name}: what was cosigned last here has no signature of this key yet; it will once the "
+                    "log has published a tree with it"
+                )
+            words = [word.removeprefix(REPLACED) for word in rows[0][0].split(" ")]
+            vkeys = " ".join([word if word == format_vkey(key) else REPLACED + word for word in words])
+            conn.execute("UPDATE logs SET vkey = ? WHERE origin = ?", (vkeys, key.name))
 
     def log(self, origin: str) -> Log | None:
         row = self._read("SELECT vkey, url FROM logs WHERE origin = ?", origin)

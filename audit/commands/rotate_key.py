@@ -50,4 +50,7 @@ def _finished(rotation: Rotation) -> str:
 
   key  {format_vkey(rotation.new)}
 
+Once a tree of it is published, each node's operator runs, with the address of this log as before:
+  nextcloud-audit node allow --data DIR {format_vkey(rotation.new)} URL --only
+
 The old one is in log-old.key: keep it off this machine, or destroy it. It must never sign again."""

@@ -33,11 +33,13 @@ from verifier.note import (
     Note,
     SignerKey,
     find_signature,
+    format_note,
     format_private_key,
     format_vkey,
     make_key,
     parse_note,
     parse_vkey,
+    sign_note,
 )
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Proof, parse_proof
@@ -333,6 +335,43 @@ def test_node_takes_another_key_by_an_explicit_word_alone(town: Town) -> None:
     assert main([*args, "--rotates"]) == 0
     assert main(args) == 0
     assert [log.keys for log in town.nodes[0].store.logs()] == [(done.old, done.new)]
+
+
+def test_node_ends_a_key_that_was_replaced(town: Town) -> None:
+    """[R] After `--only` a stolen old key gets nothing cosigned, by witness or auditor, and never comes back."""
+    write_and_publish(town, "a.txt", enrol=True)
+    old_signer = town.service.directory.signer
+    done = rotate(town, "start")
+    allow_everywhere(town, done)
+    node, old, new = town.nodes[0], format_vkey(done.old), format_vkey(done.new)
+    with pytest.raises(Usage, match="has no signature of this key yet"):
+        node.store.trust_only(done.new)
+    write_and_publish(town, "b.txt")
+    rotate(town, "finish")
+    write_and_publish(town, "c.txt")
+    args = ["node", "allow", "--data", str(town.path / "ada"), new, LOG_URL]
+    assert main([*args, "--only", "--rotates"]) == 4
+    assert main([*args, "--only"]) == 0
+    assert main([*args, "--only"]) == 0
+
+    log = node.store.log(done.old.name)
+    head = node.store.head(WITNESS, done.old.name)
+    assert log is not None
+    assert head is not None
+    assert (log.keys, log.signers) == ((done.old, done.new), (done.new,))
+    text = parse_note(head.note).text
+    stolen = format_note(Note(text, (sign_note(text, old_signer),)))  # the very next request would be an extension
+    with pytest.raises(Untrusted):
+        node.add_checkpoint(format_request(head.size, (), stolen), NOW)
+    with pytest.raises(Untrusted):
+        asyncio.run(node.auditor.audit(stolen, lambda: NOW))
+    assert town.nodes[1].add_checkpoint(format_request(head.size, (), stolen), NOW)  # one that was not told
+    for word in ([], ["--rotates"], ["--only"]):
+        assert main(["node", "allow", "--data", str(town.path / "ada"), old, LOG_URL, *word]) == 4
+    write_and_publish(town, "d.txt")
+    newest = node.store.head(WITNESS, done.old.name)
+    assert newest is not None
+    assert newest.size > head.size
 
 
 def test_command_prints_what_nodes_have_to_run(town: Town, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,7 +204,7 @@ def forged_line_of_a_log_key_that_the_policy_does_not_name() -> Ask:
 
 @case("VERIFIED")
 def before_signed_by_a_log_key_that_the_policy_does_not_name() -> Ask:
-    """The policy names the new key alone, and `before` was signed when there was none: times are the witnesses' word."""
+    """The policy names the new key alone, and `before` is from before it: times are the witnesses' word."""
     world = rotated(NEW_KEY, named=(NEW_KEY,))
     return Ask(world, world.prove(1))
 

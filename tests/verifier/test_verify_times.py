@@ -12,7 +12,7 @@ from tests.builder import World
 from tests.verifier.worlds import VERIFIED, a_file, ask, created, noted, said, two_generations
 from verifier.entry import Operation
 from verifier.errors import Usage
-from verifier.note import Note, cosign, cosignature_message, format_note, parse_note
+from verifier.note import Note, cosignature_message, format_note, parse_note
 from verifier.proof import Bracket
 from verifier.verdict import Memory, Report, Verdict
 
