@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -386,6 +387,32 @@ def test_seal_is_logged_once(enrolled: Town) -> None:
     first, again = (post(enrolled, "/seals", body, enrolled.signer()) for _ in range(2))
     assert (first.status_code, first.json()) == (202, {"seq": "1"})
     assert (again.status_code, again.json()) == (200, {"seq": "1"})
+    current = find_current(enrolled.service.store.reader(), enrolled.source.row, 1)
+    assert current is not None
+    assert current.last_seq == 1
+
+
+def test_seal_sent_twice_at_once_is_logged_once(enrolled: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] One of two requests looks its chain up before the other is logged: both get the same seq, and no fault."""
+    recorder, body = enrolled.service.recorder, seal_body(enrolled)
+    record_seal, calls, answered = recorder.record_seal, iter(range(2)), threading.Event()
+
+    def late_once(*args: Any) -> Any:
+        if next(calls) == 0:  # its chain is looked up, and nothing is written yet
+            assert answered.wait(10)
+        return record_seal(*args)
+
+    async def send() -> httpx.Response:
+        answer = await enrolled.send("POST", "/seals", body, enrolled.signer())
+        answered.set()
+        return answer
+
+    async def both() -> list[httpx.Response]:
+        return list(await asyncio.gather(send(), send()))
+
+    monkeypatch.setattr(recorder, "record_seal", late_once)
+    answers = sorted(asyncio.run(both()), key=lambda answer: answer.status_code)
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"seq": "1"}), (202, {"seq": "1"})]
     current = find_current(enrolled.service.store.reader(), enrolled.source.row, 1)
     assert current is not None
     assert current.last_seq == 1

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from audit.chains import Current, find_current, load_chain
 from audit.directory import open_log
 from audit.errors import PeerFailed, Refused, TryLater
 from audit.fsck import Keys, check_log
+from audit.publisher import read_proof_tree
 from audit.recovery import PART_FILE, Recovered, recover
 from tests.audit.town import Town
+from verifier.chain import NO_SEAL, close_message, seal_message
+from verifier.ed25519 import load_private_key
+from verifier.entry import Closed, CloseReason, Seal, decode_entry, encode_entry
 from verifier.proof import parse_proof
 from verifier.verdict import Memory, Question, Trust, Verdict
 from verifier.verify import verify
@@ -251,3 +256,107 @@ def test_tree_that_came_back_shows_no_file_that_lost_steps(town: Town) -> None:
     with pytest.raises(TryLater, match="lost steps"):
         town.service.prover.prove(town.source.row, 1)
     assert town.service.prover.prove(town.source.row, 2)
+
+
+def sign_close(town: Town, file_id: int) -> None:
+    """The owner ends the chain; a live file goes on in the next generation."""
+    recorder = town.service.recorder
+    planned = recorder.plan_close(town.source.row, file_id, CloseReason.NEW_SEED)
+    entry = decode_entry(planned.entry)
+    signature = load_private_key(town.keys().private).sign(close_message(planned.binding, planned.head, entry))
+    signed = encode_entry(entry._replace(argument=Closed(CloseReason.NEW_SEED, (), signature)))
+    recorder.record_close(town.source.row, file_id, signed, planned.openings)
+
+
+def seal(town: Town, current: Current) -> None:
+    """The owner accepts all that stands against the file."""
+    with town.service.store.snapshot() as conn:
+        chain, tree = load_chain(conn, town.service.store, current), read_proof_tree(conn)
+    assert tree is not None
+    accepts = tuple(sorted(chain.taints))
+    place = chain.seq, chain.head, chain.carriers[-1][1], chain.version, tree.size, tree.root, NO_SEAL, accepts
+    plain = Seal(*place, b"")
+    signature = load_private_key(town.keys().private).sign(seal_message(chain.binding, plain))
+    town.service.recorder.record_seal(town.source.row, 1, plain._replace(signature=signature))
+
+
+def restored_after(tmp_path: Path, *steps: Callable[[Town], None]) -> Town:
+    """A log of one file, put back to the backup that was made before these steps; each was published."""
+    town = Town(tmp_path)
+    town.write("a.txt", "one")
+    asyncio.run(enrol_and_publish(town))
+    town.service.store.checkpoint_wal()
+    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    for step in steps:
+        step(town)
+        asyncio.run(publish(town))
+    town.service.store.close()
+    for file in (tmp_path / "log").glob("log.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
+    town.open()
+    return town
+
+
+def write(text: str) -> Callable[[Town], None]:
+    return lambda town: town.write("a.txt", text)
+
+
+def close(town: Town) -> None:
+    sign_close(town, 1)
+
+
+def remove(town: Town) -> None:
+    (town.folder / "a.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("steps", "generation"),
+    [
+        ((close,), 2),  # the close and the successor's first step
+        ((close, write("two"), write("three")), 2),
+        ((write("two"), close, write("three")), 2),
+        ((write("two"), close, write("three"), close, write("four")), 3),  # two generations whole
+        ((write("two"), close, remove), 2),  # lost as deleted, and seen again as it was
+    ],
+)
+def test_chain_whose_close_was_lost_goes_on(
+    tmp_path: Path, steps: tuple[Callable[[Town], None], ...], generation: int
+) -> None:
+    """Close and successors are lost: each of them ends as lost, the next generation goes on, and a seal mends it."""
+    town = restored_after(tmp_path, *steps)
+    done = run_recover(town)
+    assert findings(town) == []
+    assert done.published
+    town.write("a.txt", "last")
+    town.reopen()
+    assert ask(town, "a.txt") == (Verdict.NOT_PROVEN, ["unsigned-close"])
+    with town.service.store.snapshot() as conn:
+        current = find_current(conn, town.source.row, 1)
+    assert current is not None
+    assert current.generation == generation
+    assert findings(town) == []
+    assert town.fatal == []
+    seal(town, current)
+    town.write("a.txt", "and more")
+    town.reopen()
+    assert ask(town, "a.txt") == (Verdict.VERIFIED, [])
+    assert findings(town) == []
+    town.close()
+
+
+@pytest.mark.parametrize("steps", [(close,), (write("two"), close, write("three"))])
+def test_chain_whose_close_was_lost_stays_deleted(tmp_path: Path, steps: tuple[Callable[[Town], None], ...]) -> None:
+    """The file is gone when the log looks again: it ends as deleted, and another file may take its path."""
+    town = restored_after(tmp_path, *steps)
+    run_recover(town)
+    remove(town)
+    town.write("b.txt", "another")
+    town.reopen()
+    assert ask(town, "b.txt") == (Verdict.VERIFIED, [])
+    write("back")(town)
+    town.reopen()
+    assert ask(town, "a.txt")[0] is Verdict.VERIFIED
+    assert findings(town) == []
+    assert town.fatal == []
+    town.close()
