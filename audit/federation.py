@@ -27,22 +27,24 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from hashlib import sha256
 from statistics import median
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import httpx
 
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, TryLater
+from audit.health import Kept
 from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
 from audit.witness import format_request
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
 from verifier.errors import Error
-from verifier.note import MAX_NOTE_SIZE, VerifierKey
+from verifier.note import MAX_NOTE_SIZE, VerifierKey, format_vkey
 from verifier.policy import Policy, Witness
 
 WITNESS_TIMEOUT_S = 10
@@ -55,6 +57,7 @@ MAX_RETRY_AFTER_S = 300
 MAX_CONFLICTS = 3  # in a row: a witness that names a new size each time has failed
 SHOWN = 200  # characters of a peer's words
 WITNESS, AUDITOR = "witness", "auditor"
+NEVER = Kept()
 SIZE_TYPE = "text/x.tlog.size"  # tlog-witness: of the body of 409
 
 
@@ -255,11 +258,11 @@ class Desk:
 
 
 class Health(NamedTuple):
-    """How it goes with one cosigner: times as POSIX seconds, None for never, since this process began."""
+    """How it goes with one cosigner: times as POSIX seconds, None for never. The times are kept over restarts."""
 
     role: str
     name: str
-    failures: int  # in a row, until now
+    failures: int  # in a row, until now, since this process began
     last_success: int | None
     failing_since: int | None
     last_error: str | None  # also of a failure that is over
@@ -277,10 +280,13 @@ class Courier:
         pause: Callable[[int], float] = backoff,
         say: Callable[[str], None] = lambda message: None,
         clock: Callable[[], int] = lambda: 0,
+        kept: Kept = NEVER,
+        keep: Callable[[Kept], None] = lambda kept: None,
     ) -> None:
         self.role, self.name = role, name
         self._desk, self._ask, self._pause, self._say, self._clock = desk, ask, pause, say, clock
-        self.health = Health(role, name, 0, None, None, None)
+        self._keep = keep
+        self.health = Health(role, name, 0, kept.last_success, kept.failing_since, None)
 
     async def run(self) -> None:
         """For ever. Only Fatal leaves: what a peer does is never our end."""
@@ -292,20 +298,35 @@ class Courier:
             except Fatal:
                 raise
             except (AuditError, Error) as error:
-                self._failed(error)
+                await self._failed(error)
                 asked_s = error.retry_s if isinstance(error, Busy) else 0
                 await self._desk.newer(number, asked_s or self._pause(self.health.failures))
             else:
-                if self.health.failures:
-                    self._say(f"{self.role} {self.name}: cosigns again")
                 done = number
+                was_failing = self.health.failing_since is not None
                 self.health = self.health._replace(failures=0, last_success=self._clock(), failing_since=None)
+                if was_failing:
+                    self._say(f"{self.role} {self.name}: cosigns again")
+                    await self._changed()
 
-    def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: Exception) -> None:
         if not self.health.failures:
             self._say(f"{self.role} {error}")
-            self.health = self.health._replace(failing_since=self._clock())
-        self.health = self.health._replace(failures=self.health.failures + 1, last_error=str(error))
+        is_new = self.health.failing_since is None
+        since = self._clock() if is_new else self.health.failing_since
+        failures = self.health.failures + 1
+        self.health = self.health._replace(failures=failures, failing_since=since, last_error=str(error))
+        if is_new:
+            await self._changed()
+
+    async def _changed(self) -> None:
+        """Its times are kept; that they cannot be written now is no reason to stop asking."""
+        try:
+            await asyncio.to_thread(self._keep, Kept(self.health.last_success, self.health.failing_since))
+        except Fatal:
+            raise
+        except AuditError as error:
+            self._say(f"{self.role} {self.name}: {error}")
 
 
 async def _trust() -> None:
@@ -382,7 +403,7 @@ async def accept(name: str, log: Log, target: Target, lines: bytes, clock: Calla
 
 
 class Federation:
-    """Couriers for every cosigner of both policies that has an address."""
+    """Couriers for every cosigner of both policies that has an address. `kept`: by vkey, what an earlier run knew."""
 
     def __init__(
         self,
@@ -396,6 +417,8 @@ class Federation:
         say: Callable[[str], None] = lambda message: None,
         regressed: Callable[[Regression], None] = lambda error: None,
         clocks: Clocks | None = None,
+        kept: Mapping[str, Kept] = MappingProxyType({}),
+        keep: Callable[[VerifierKey, Kept], None] = lambda key, kept: None,
     ) -> None:
         self.witness_desk, self.audit_desk = Desk(), Desk()
         self._regressed = regressed
@@ -407,9 +430,14 @@ class Federation:
         auditor_peers = [Peer(client, name, auditor.url) for name, auditor in _reachable(auditors)]
         auditor_work = [AuditorCourier(peer.name, peer, log, clock, accepted) for peer in auditor_peers]
         self._witness_work = witness_work
-        more = pause, say, clock
-        self.witnesses = [Courier(WITNESS, w.name, self.witness_desk, w.ask, *more) for w in witness_work]
-        self.auditors = [Courier(AUDITOR, w.name, self.audit_desk, w.ask, *more) for w in auditor_work]
+
+        def courier(role: str, policy: Policy, desk: Desk, work: WitnessCourier | AuditorCourier) -> Courier:
+            key = policy.witnesses[work.name].key
+            known = kept.get(format_vkey(key), NEVER)
+            return Courier(role, work.name, desk, work.ask, pause, say, clock, known, partial(keep, key))
+
+        self.witnesses = [courier(WITNESS, witnesses, self.witness_desk, work) for work in witness_work]
+        self.auditors = [courier(AUDITOR, auditors, self.audit_desk, work) for work in auditor_work]
 
     async def run(self) -> None:
         """All couriers, until cancelled or Fatal."""

@@ -33,6 +33,7 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from audit.errors import Fatal, Refused
+from audit.health import put_success
 from audit.mapstore import MapError, MapStore
 from audit.schema import ONE, ZERO, EntryRow, Owner, Pending, TreeRow, sql, table
 from audit.store import Store
@@ -368,6 +369,7 @@ class Publisher:
                 row = self._judge(row._replace(newest_note=format_note(merged)), now)
                 notes = row.first_note, row.newest_note, row.audited, row.published_at
                 conn.execute(_SET_NOTES, (*notes, size))
+                put_success(conn, valid, now)
         if (row.published_at, row.audited) != before:
             self._prune_map()
         names = self._names()

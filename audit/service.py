@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import httpx
@@ -39,6 +40,7 @@ from audit.enrolment import Enrolments
 from audit.errors import AuditError, Fatal, Refused
 from audit.federation import Clocks, Federation, Regression, WrongClock, make_client
 from audit.folder import Problem, Progress
+from audit.health import keep, read_kept
 from audit.mapstore import MapStore
 from audit.nextcloud.access import Access
 from audit.nextcloud.inbox import NO_KEYS, EventKeys, Inbox
@@ -93,17 +95,17 @@ def why_paused(witnesses: Policy) -> str | None:
 
 
 def degraded_since(newest: Signed | None, still_newest: int | None, now: int) -> int | None:
-    """Since when the witnesses' quorum has been out of reach; None while all is well.
+    """Since when the witnesses' quorum has been out of reach; None while all is well. The store alone says so.
 
     `still_newest` is the time up to which the quorum has said that the newest tree is the newest one.
     """
     if newest is None:
         return None
-    if newest.first_note is None:
-        return newest.signed_at if now - newest.signed_at > GRACE_S else None
-    if still_newest is None or now - still_newest <= REFRESH_S + GRACE_S:
-        return None
-    return still_newest
+    waits = newest.first_note is None
+    seen_at = newest.signed_at if waits else now
+    if still_newest is not None and seen_at - still_newest > REFRESH_S + GRACE_S:
+        return still_newest  # a tree that was signed meanwhile does not make it a new fault
+    return newest.signed_at if waits and now - newest.signed_at > GRACE_S else None
 
 
 class Service:
@@ -172,6 +174,8 @@ class Service:
                 say=self._say,
                 regressed=self._pause,
                 clocks=self.clocks,
+                kept=read_kept(self.store.reader()),
+                keep=partial(keep, self.store),
             )
             self.federation = federation
             loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
@@ -447,7 +451,7 @@ class Service:
         return still_newest_at(policy, cosigned_times(policy, parse_note(published.newest_note)))
 
     def _cosigners(self) -> list[dict[str, str | None]]:
-        """Who answers, since this process began. An error names the cosigner and what it did, and no address."""
+        """Who answers, and since when not. An error names the cosigner and what it did, and no address."""
         if self.federation is None:
             return []
         couriers = [*self.federation.witnesses, *self.federation.auditors]

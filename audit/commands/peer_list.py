@@ -110,8 +110,10 @@ def health_words(health: Health | None, name: str) -> str:
 
 def _words(said: Said) -> str:
     role = escape(said.role)
-    if said.failures == "0":
-        return f"{role} {'not asked yet' if said.last_success is None else f'answered {when(int(said.last_success))}'}"
+    last = "" if said.last_success is None else f"answered {when(int(said.last_success))}"
+    if said.failures == "0" and said.failing_since is None:
+        return f"{role} {last or 'not asked yet'}"
     since = "" if said.failing_since is None else f" since {when(int(said.failing_since))}"
+    times = "" if said.failures == "0" else f", {count(int(said.failures), 'time')} in this run"
     why = "" if said.last_error is None else f" ({escape(said.last_error[:SHOWN])})"
-    return f"{role} fails{since}, {count(int(said.failures), 'time')}{why}"
+    return f"{role} fails{since}{times}{why}; {last or 'never answered'}"

@@ -608,7 +608,9 @@ def test_peer_list_shows_health_of_this_log_alone(shell: Shell, liar: Liar) -> N
         ("witness", "0"),
         ("auditor", "3"),
     ]
-    text = "witness answered 2027-01-15 08:00:00 UTC; auditor fails, 3 times (status 503\\x1b)"
+    text = (
+        "witness answered 2027-01-15 08:00:00 UTC; auditor fails, 3 times in this run (status 503\\x1b); never answered"
+    )
     assert text in shell.text(*words)
     liar.body = json.dumps({"vkey": vkey, "cosigners": [{**cosigners[0], "last_success": None}]}).encode()
     assert "witness not asked yet" in shell.text(*words)

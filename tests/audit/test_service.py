@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from audit.errors import Fatal, Refused
+from audit.health import Kept, keep, put_kept, read_kept
 from audit.publisher import CLOCK_TOLERANCE_S, REFRESH_S, Signed
 from audit.service import GRACE_S, degraded_since
 from tests.audit.town import Town
 from tests.fakes import NOW
+from verifier.note import format_vkey
 from verifier.proof import parse_proof
 from verifier.verdict import Memory, Question, Trust, Verdict
 from verifier.verify import verify
@@ -99,6 +101,57 @@ def test_service_goes_on_without_a_quorum(town: Town) -> None:
             assert (health(town, "ada")["failures"], health(town, "ada")["failing_since"]) == ("0", None)
 
     asyncio.run(story())
+
+
+def test_restart_forgets_no_fault(town: Town) -> None:
+    """Who answered when, who fails since when, and since when the quorum is out of reach: as before the restart."""
+
+    async def before() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans and town.all_published())
+            for name in ("ada", "bea"):
+                town.switches[name].is_up = False
+            town.clock.now += 10
+            town.write("a.txt", "one")
+            town.service.scan_now()
+            await town.until(lambda: health(town, "ada")["failing_since"] and health(town, "bea")["failing_since"])
+            await town.until(lambda: health(town, "cem")["last_success"] == str(NOW + 10))
+
+    async def after() -> None:
+        town.clock.now += GRACE_S + 1
+        assert status(town, "degraded_since") == str(NOW + 10)
+        async with town.service.running():
+            assert status(town, "degraded_since") == str(NOW + 10)
+            kept = {"last_success": str(NOW), "failing_since": str(NOW + 10)}
+            assert health(town, "ada").items() >= kept.items()
+            assert health(town, "cem").items() >= {"last_success": str(NOW + 10), "failing_since": None}.items()
+            await town.until(lambda: health(town, "ada")["failures"] != "0")
+            assert health(town, "ada").items() >= kept.items()
+            town.switches["ada"].is_up = True
+            await town.until(town.all_published)
+            await town.until(lambda: "witness ada: cosigns again" in town.said)
+            assert status(town, "degraded_since") is None
+        town.reopen()
+        async with town.service.running():
+            assert health(town, "ada")["failing_since"] is None
+            assert int(health(town, "ada")["last_success"] or 0) > NOW + 10
+            assert health(town, "bea")["failing_since"] == str(NOW + 10)
+
+    asyncio.run(before())
+    town.reopen()
+    asyncio.run(after())
+
+
+def test_health_that_cannot_be_read_is_left_out(town: Town) -> None:
+    """Damaged words about a cosigner stop nobody; the next ones replace them."""
+    key = next(iter(town.service.directory.witnesses.witnesses.values())).key
+    for value in (b"", b"1", b"1 2 3", b"+1 -", b"01 -", b"\xff -"):
+        with town.service.store.transaction() as conn:
+            put_kept(conn, key, Kept(5, 6))
+            conn.execute("UPDATE meta SET value = ? WHERE key LIKE 'cosigner %'", (value,))
+        assert read_kept(town.service.store.reader()) == {}
+    keep(town.service.store, key, Kept(None, 6))
+    assert read_kept(town.service.store.reader()) == {format_vkey(key): Kept(None, 6)}
 
 
 def test_client_sees_that_the_quorum_is_out_of_reach(town: Town) -> None:
@@ -302,7 +355,9 @@ def test_degraded_since_says_when_it_began() -> None:
     late = NOW + GRACE_S + 1
     assert degraded_since(None, None, NOW) is None
     assert degraded_since(signed(None, NOW), None, NOW + GRACE_S) is None
-    assert degraded_since(signed(None, NOW), NOW - 999, late) == NOW
+    assert degraded_since(signed(None, NOW), NOW - REFRESH_S, late) == NOW
+    for now in (NOW, late):  # times were not renewed for long when the tree was signed
+        assert degraded_since(signed(None, NOW), NOW - 999, now) == NOW - 999
     assert degraded_since(signed(b"note", NOW), NOW, late) is None
     assert degraded_since(signed(b"note", NOW), NOW, late + REFRESH_S) == NOW
 
