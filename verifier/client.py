@@ -175,6 +175,15 @@ class Server:
             raise _refused(answer)
         return decode_decimal(members(_object(answer), "seal", "seq")[0], "seal seq")
 
+    def degraded_since(self) -> int | None:
+        """Since when the log says that its quorum is out of reach. Only a word to show: None where there is none."""
+        try:
+            answer = self._send("GET", "/status")
+            since = _object(answer).get("degraded_since") if answer.status == 200 else None
+            return None if since is None else decode_decimal(since, "status degraded_since")
+        except (NotProven, Malformed):
+            return None
+
     def post(self, target: str, body: bytes, media: str) -> tuple[int, bytes]:
         """Status and body of an answer to somebody else's protocol (`verifier.login`)."""
         answer = self._send("POST", target, body, media=media)

@@ -36,9 +36,12 @@ class Log:
         self.pending = 0  # so many times the enrolment is not published yet
         self.publish_seals = True
         self.vkey = format_vkey(world.log.verifier_key)
+        self.degraded_since: object = None  # what its status says
         self.answer: Answered | None = None  # to everything, when a test sets it
 
     def respond(self, method: str, target: str, authorization: str | None, body: bytes) -> Answered:
+        if target == "/status" and self.answer is None:
+            return _json(200, {"log": self.world.log_name, "degraded_since": self.degraded_since})
         self.asked.append(f"{method} {target}")
         if self.answer is not None:
             return self.answer

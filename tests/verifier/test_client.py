@@ -231,6 +231,26 @@ def test_prove_with_another_seed_is_refused(enrolled: Desk, capsys: pytest.Captu
 # -- seal -----------------------------------------------------------------------------------------------------
 
 
+def test_prove_says_that_the_log_is_degraded(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the proof, on standard error and as data, since when; also where there is no proof yet."""
+    words = "a.txt", "a.txt.proof"
+    assert enrolled.prove(*words) == 0
+    assert capsys.readouterr().err == ""
+    enrolled.log.degraded_since = "1800000000"
+    assert enrolled.prove(*words, "--json") == 0
+    said = capsys.readouterr()
+    assert "warning: the log says that its cosigners' quorum is out of reach since 2027-01-15 08:00:00 UTC" in said.err
+    assert json.loads(said.out)["degraded_since"] == "1800000000"
+    assert enrolled.prove("new.txt", "new.txt.proof") == 2
+    assert "out of reach since 2027-01-15 08:00:00 UTC" in capsys.readouterr().err
+    for odd in ("soon", "-1", 7, [], "\x1b[0m"):
+        enrolled.log.degraded_since = odd
+        assert enrolled.prove(*words, "--json") == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert json.loads(said.out)["degraded_since"] is None
+
+
 def test_seal_is_waited_for_and_verified(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """A seal counts once a proof shows it; then --require-seal passes."""
     assert enrolled.seal("--as", "a.txt", "-o", "a.txt.proof", "--json") == 0

@@ -10,13 +10,13 @@ from argparse import ArgumentParser, Namespace
 from verifier.client import Credentials, Server, Signer
 from verifier.commands import common
 from verifier.commands.verify import tree_size
-from verifier.errors import Usage
+from verifier.errors import NotProven, Usage
 from verifier.files import write_atomic
 from verifier.home import Home
 from verifier.proof import Proof, format_proof, parse_proof
 from verifier.state import LogState
 from verifier.verify import join
-from verifier.words import count, escape, parse_remote
+from verifier.words import count, escape, parse_remote, when
 
 DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id (a path of digits: ./17)."
 EXAMPLES = """examples:
@@ -38,7 +38,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    proof = _fetch_as_user(args) if args.login and not args.seed else _fetch_as_owner(args)
+    server = Server(args.server)
+    try:
+        proof = _fetch_as_user(args, server) if args.login and not args.seed else _fetch_as_owner(args, server)
+    except NotProven as error:
+        if error.reason != "unreachable":
+            _warn_if_degraded(server)
+        raise
+    degraded_since = _warn_if_degraded(server)
     data = format_proof(proof)
     write_atomic(args.output, data)
     size = tree_size(proof.checkpoint)
@@ -55,13 +62,25 @@ def run(args: Namespace) -> int:
             "steps": str(len(proof.entries)),
             "tree_size": str(size),
             "bytes": str(len(data)),
+            "degraded_since": None if degraded_since is None else str(degraded_since),
         },
         text,
     )
     return 0
 
 
-def _fetch_as_owner(args: Namespace) -> Proof:
+def _warn_if_degraded(server: Server) -> int | None:
+    """Says what a proof will lack: the log goes on without its cosigners, and serves the tree that they saw last."""
+    since = server.degraded_since()
+    if since is not None:
+        common.warn(
+            f"the log says that its cosigners' quorum is out of reach since {when(since)}: what was recorded later "
+            "is in no proof yet, and this one grows stale"
+        )
+    return since
+
+
+def _fetch_as_owner(args: Namespace, server: Server) -> Proof:
     """Asks with the owner's signature, starting from what the state has pinned."""
     if not args.seed:
         raise Usage(
@@ -72,10 +91,10 @@ def _fetch_as_owner(args: Namespace) -> Proof:
     home = common.home_of(args, args.seed)
     log = common.enrolled_log(home, args.log)
     signer = signer_of(log, common.read_seed(args, args.seed))
-    return fetch(Server(args.server), signer, home, log, path, file_id, full=args.full)
+    return fetch(server, signer, home, log, path, file_id, full=args.full)
 
 
-def _fetch_as_user(args: Namespace) -> Proof:
+def _fetch_as_user(args: Namespace, server: Server) -> Proof:
     """Asks as a Nextcloud user: the log gives what that user may read there. A state, where given, is continued."""
     from verifier.login import read_login
 
@@ -85,8 +104,8 @@ def _fetch_as_user(args: Namespace) -> Proof:
         home = common.home_of(args)
         log = common.choose_log(home, args.log)
         if log is not None:
-            return fetch(Server(args.server), login, home, log, path, file_id, full=args.full)
-    return _ask(Server(args.server), login, path, file_id, {})
+            return fetch(server, login, home, log, path, file_id, full=args.full)
+    return _ask(server, login, path, file_id, {})
 
 
 def signer_of(log: LogState, seed: bytes) -> Signer:
