@@ -24,7 +24,7 @@ import json
 from collections.abc import Sequence
 
 from verifier.chain import Binding, genesis, link
-from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_unverified
 from verifier.encoding import (
     HASH_SIZE,
     decode_base64,
@@ -36,9 +36,9 @@ from verifier.encoding import (
 from verifier.entry import MAX_ENTRIES, entry_hash
 from verifier.errors import Malformed, NotProven, RootMismatch
 from verifier.leaf import ENTRY, ENTRY_SIZE, MapLeaf, encode_leaf
-from verifier.map import MAX_SIBLINGS, Place, map_value, verify_place, verify_presence
+from verifier.map import EMPTY, MAX_SIBLINGS, Place, map_value, verify_place, verify_presence
 from verifier.merkle import MAX_PROOF_HASHES, append_leaf, fold_right, leaf_hash, verify_consistency, verify_inclusion
-from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, find_signature, verify_cosignature
+from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, parse_note, verify_cosignatures
 from verifier.proof import MAX_PROOF_SIZE, Proof, format_proof, members, parse_object, parse_proof
 from verifier.record import NamedTuple
 from verifier.replay import Known, Tip, find_broken
@@ -180,13 +180,12 @@ def parse_evidence(data: bytes) -> Evidence:
         raise Malformed("not the canonical spelling (SPEC 7.1): was the file edited or re-formatted?", "evidence")
     get = value.get
     notes = [get("note")] if kind == BROKEN_REPLAY else _texts(get("notes"), "notes") if "notes" in value else []
+    texts = _texts(get("proofs"), "proofs") if "proofs" in value else []
     return Evidence(
         kind,
         decode_decimal(seen, "seen"),
-        tuple([_note(note) for note in notes]),
-        tuple([parse_proof(text.encode("utf-8")) for text in _texts(get("proofs"), "proofs")])
-        if "proofs" in value
-        else (),
+        tuple([_note(note, extensions=kind != BROKEN_REPLAY) for note in notes]),
+        tuple([_proof(text) for text in texts]),
         decode_base64(get("root"), "root", HASH_SIZE) if "root" in value else b"",
         decode_hashes(get("hashes", ""), "hashes", MAX_PROOF_HASHES),
         decode_decimal(get("size", "0"), "size"),
@@ -202,10 +201,17 @@ def _texts(value: object, where: str) -> list[str]:
     return value
 
 
-def _note(value: object) -> bytes:
+def _note(value: object, extensions: bool) -> bytes:
     if type(value) is not str or len(note := value.encode("utf-8")) > MAX_NOTE_SIZE:
         raise Malformed(f"want a signed note of at most {MAX_NOTE_SIZE} bytes", "note")
+    parse_checkpoint_unverified(parse_note(note).text, extensions)
     return note
+
+
+def _proof(text: str) -> Proof:
+    proof = parse_proof(text.encode("utf-8"))
+    _note(proof.checkpoint.decode("utf-8"), extensions=False)
+    return proof
 
 
 def _list(value: object, where: str) -> list[object]:
@@ -228,11 +234,14 @@ def _chain(value: object) -> Known:
         raise Malformed("want held or other, not both", "chains")
     tip = None if held is None else _tip(held)
     leaf = None if other is None else decode_base64(other, "chains.other", 2 * HASH_SIZE)
+    hashes = decode_hashes(siblings, "chains.siblings", MAX_SIBLINGS)
+    if hashes and hashes[0] == EMPTY:
+        raise Malformed("want no empty deepest sibling", "chains.siblings")
     place = Place(
         decode_base64(chain_id, "chains.chain", HASH_SIZE),
         None if tip is None else map_value(*tip),
         None if leaf is None else (leaf[:HASH_SIZE], leaf[HASH_SIZE:]),
-        decode_hashes(siblings, "chains.siblings", MAX_SIBLINGS),
+        hashes,
     )
     return Known(place, tip)
 
@@ -300,12 +309,12 @@ def _rolled_back(evidence: Evidence, log_keys: Sequence[VerifierKey], cosigners:
     (small_note, small), (big_note, big) = _open_two(evidence, log_keys)
     if small.size == big.size:
         raise nothing_proven("both trees have the same size")
-    both = [key for key in cosigners if find_signature(small_note, key) and find_signature(big_note, key)]
+    later, earlier = (verify_cosignatures(note, cosigners) for note in (small_note, big_note))
+    both = [key for key in later if key in earlier]
     if not both:
         raise NotProven("unwitnessed", "no cosigner whose key is given has signed both trees")
     for key in both:
-        later, earlier = verify_cosignature(small_note, key), verify_cosignature(big_note, key)
-        if later > earlier:
+        if later[key] > earlier[key]:
             message = f"{key.name} signed size {small.size} as the newest tree after it had signed size {big.size}"
             return Proven(small.origin, ROLLBACK, message)
     raise nothing_proven("whoever signed both trees signed the smaller one first, or at the same time")

@@ -36,10 +36,10 @@ import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 
-from verifier.encoding import HASH_SIZE, check_text, decode_decimal
+from verifier.encoding import HASH_SIZE, decode_decimal
 from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING
 from verifier.errors import Malformed
-from verifier.keys import MAX_LOG_NAME, check_source_id
+from verifier.keys import check_source_id, parse_log_name
 from verifier.map import MAX_SIBLINGS
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
@@ -287,7 +287,7 @@ def _proof(value: object) -> Proof:
     _, log, source, file_id, generation, root, chain, first_seq, entries, in_map, checkpoint = fields[:11]
     commitment, last, current, first, before, pinned, sealed, earlier, replaced = fields[11:]
     return Proof(
-        check_text(log, "log", MAX_LOG_NAME),
+        _log_name(log),
         check_source_id(source, "source"),
         decode_decimal(file_id, "file"),
         decode_decimal(generation, "generation"),
@@ -307,6 +307,11 @@ def _proof(value: object) -> Proof:
         [_parse_earlier(item) for item in _list(earlier, "earlier", MAX_EARLIER)],
         [_parse_replaced(item) for item in _list(replaced, "replaced", MAX_REPLACED)],
     )
+
+
+def _log_name(value: object) -> str:
+    parse_log_name(value, "log")
+    return str(value)
 
 
 def _parse_line(value: object, where: str) -> Line:

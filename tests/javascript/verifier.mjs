@@ -3,39 +3,39 @@
 import { createHash, createHmac, createPublicKey, verify as edVerify } from 'node:crypto';
 
 export class Malformed extends Error {}
-const bad = (why) => { throw new Malformed(why); };
+export const bad = (why) => { throw new Malformed(why); };
 const MAX63 = (1n << 63n) - 1n;
 
 // ---------------------------------------------------------------- 1 encodings
-const cat = (...parts) => Buffer.concat(parts);
+export const cat = (...parts) => Buffer.concat(parts);
 const u8 = (n) => Buffer.from([Number(n)]);
 const u16 = (n) => { const b = Buffer.alloc(2); b.writeUInt16BE(Number(n)); return b; };
 const u32 = (n) => { const b = Buffer.alloc(4); b.writeUInt32BE(Number(n)); return b; };
-const u64 = (n) => { const b = Buffer.alloc(8); b.writeBigUInt64BE(BigInt(n)); return b; };
-const utf8 = (s) => Buffer.from(s, 'utf8');
-const text = (s) => { const b = utf8(s); return cat(u32(b.length), b); };
-const tag = (label) => utf8(`nextcloud-audit/1/${label}\0`);
-const sha3 = (b) => createHash('sha3-256').update(b).digest();
+export const u64 = (n) => { const b = Buffer.alloc(8); b.writeBigUInt64BE(BigInt(n)); return b; };
+export const utf8 = (s) => Buffer.from(s, 'utf8');
+export const text = (s) => { const b = utf8(s); return cat(u32(b.length), b); };
+export const tag = (label) => utf8(`nextcloud-audit/1/${label}\0`);
+export const sha3 = (b) => createHash('sha3-256').update(b).digest();
 const sha256 = (b) => createHash('sha256').update(b).digest();
-const H = (label, ...parts) => sha3(cat(tag(label), ...parts));
-const ZERO32 = Buffer.alloc(32);
-const same = (a, b) => Buffer.compare(a, b) === 0;
+export const H = (label, ...parts) => sha3(cat(tag(label), ...parts));
+export const ZERO32 = Buffer.alloc(32);
+export const same = (a, b) => Buffer.compare(a, b) === 0;
 
-function decimal(s) {                                        // 1.1
+export function decimal(s) {                                        // 1.1
   if (typeof s !== 'string' || !/^(0|[1-9][0-9]{0,18})$/.test(s)) bad('not a decimal');
   const n = BigInt(s);
   if (n > MAX63) bad('number above 2^63-1');
   return n;
 }
-function base64(s) {                                         // 1.3
+export function base64(s) {                                         // 1.3
   if (typeof s !== 'string') bad('base64 is not a string');
   if (s.length % 4 || !/^[A-Za-z0-9+/]*={0,2}$/.test(s)) bad('base64');
   const b = Buffer.from(s, 'base64');
   if (b.toString('base64') !== s) bad('base64 not canonical');
   return b;
 }
-const b32 = (s) => { const b = base64(s); if (b.length !== 32) bad('not 32 bytes'); return b; };
-function hashes(s, max) {
+export const b32 = (s) => { const b = base64(s); if (b.length !== 32) bad('not 32 bytes'); return b; };
+export function hashes(s, max) {
   const b = base64(s);
   if (b.length % 32 || b.length / 32 > max) bad('list of hashes');
   return Array.from({ length: b.length / 32 }, (_, i) => b.subarray(32 * i, 32 * i + 32));
@@ -96,7 +96,7 @@ function keyName(s) {                                        // 2.2, signed-note
   if (s === '' || utf8(s).length > 255 || SPACE.test(s) || s.includes('+') || /\p{Cc}/u.test(s)) bad('key name');
   return s;
 }
-function vkey(s, type) {
+export function vkey(s, type) {
   const m = /^([^+]+)\+([0-9a-f]{8})\+(.+)$/s.exec(s);
   if (!m) bad('vkey');
   const name = keyName(m[1]), material = base64(m[3]);
@@ -156,14 +156,14 @@ function checkPolicyPair(a, b) {                             // 8.1
 }
 const holds = (node, has) => node.key ? has(node.key) : node.members.filter((m) => holds(m, has)).length >= node.k;
 
-export function parseNote(s) {
+export function parseNote(s, extensions = false) {
   if (typeof s !== 'string' || !s.isWellFormed() || utf8(s).length > 128 * 1024) bad('note');
   if (/[\u0000-\u0009\u000b-\u001f]/.test(s)) bad('note: control character');
   const cut = s.lastIndexOf('\n\n');
   if (cut < 0 || !s.endsWith('\n')) bad('note: form');
   const body = s.slice(0, cut + 1), rest = s.slice(cut + 2, -1);
   const l = body.slice(0, -1).split('\n');
-  if (l.length !== 3) bad('checkpoint: lines');
+  if (l.length < 3 || (l.length > 3 && !extensions) || l.includes('')) bad('checkpoint: lines');
   if (rest === '') bad('note: no signature');
   const lines = rest.split('\n').map((line) => {
     const m = /^\u2014 ([^ ]+) ([^ ]+)$/u.exec(line);
@@ -176,7 +176,7 @@ export function parseNote(s) {
   return { body, origin: keyName(l[0]), size: decimal(l[1]), root: b32(l[2]), lines };
 }
 // Lines of the keys of one policy (8.3): log signature and cosigner times; bad = a known line does not verify: no line counts.
-function openNote(note, policy, origin) {
+export function openNote(note, policy, origin) {
   const out = { ...note, bad: false, logLine: false, signed: false, times: new Map() };
   const of = (k) => {
     const l = note.lines.filter((x) => x.name === k.name && x.id === k.id);
@@ -219,10 +219,18 @@ function noteTimes(note, policy, now) {                      // 8.4
 }
 
 // ---------------------------------------------------------------- 6 tree and map
-const leafHash = (leaf) => sha256(cat(u8(0), leaf));
-const nodeHash = (l, r) => sha256(cat(u8(1), l, r));
+export const leafHash = (leaf) => sha256(cat(u8(0), leaf));
+export const nodeHash = (l, r) => sha256(cat(u8(1), l, r));
+// 7.1: the number of hashes that lead from the node at an index to the root above the last one.
+function fits(index, last, count) {
+  let inner = 0n, border = 0n;
+  while (index >> inner !== last >> inner) inner += 1n;
+  for (let rest = index >> inner; rest; rest >>= 1n) border += rest & 1n;
+  if (BigInt(count) !== inner + border) bad('number of hashes');
+}
 export function inclusion(leaf, index, size, proof, root) {  // RFC 9162 2.1.3.2
-  if (index >= size) return false;
+  if (index >= size) bad('index is not below the size');
+  fits(index, size - 1n, proof.length);
   let fn = index, sn = size - 1n, r = leafHash(leaf);
   for (const p of proof) {
     if (sn === 0n) return false;
@@ -235,12 +243,16 @@ export function inclusion(leaf, index, size, proof, root) {  // RFC 9162 2.1.3.2
   return sn === 0n && same(r, root);
 }
 export function consistency(first, firstRoot, second, secondRoot, proof) { // RFC 9162 2.1.4.2
-  if (first === 0n || first > second) return false;
-  if (first === second) return proof.length === 0 && same(firstRoot, secondRoot);
-  if (proof.length === 0) return false;
+  if (first > second) bad('sizes of a consistency proof');
+  if (first === 0n || first === second) {
+    if (proof.length) bad('hashes where none are needed');
+    return same(firstRoot, first === 0n ? sha256(Buffer.alloc(0)) : secondRoot);
+  }
+  if (proof.length === 0 && (first & (first - 1n)) !== 0n) bad('number of hashes');
   const path = (first & (first - 1n)) === 0n ? [firstRoot, ...proof] : proof;
   let fn = first - 1n, sn = second - 1n;
   while (fn & 1n) { fn >>= 1n; sn >>= 1n; }
+  fits(fn, sn, path.length - 1);
   let fr = path[0], sr = path[0];
   for (const c of path.slice(1)) {
     if (sn === 0n) return false;
@@ -252,7 +264,7 @@ export function consistency(first, firstRoot, second, secondRoot, proof) { // RF
   }
   return sn === 0n && same(fr, firstRoot) && same(sr, secondRoot);
 }
-const mapValue = (seq, head, index) => H('map-value', u64(seq), head, u64(index));
+export const mapValue = (seq, head, index) => H('map-value', u64(seq), head, u64(index));
 export function presence(key, value, siblings, root) {       // 6.3
   return climb(key, H('map-leaf', key, value), siblings, root);
 }
@@ -265,7 +277,7 @@ function climb(key, h, siblings, root) {
   return same(h, root);
 }
 const agree = (a, b, n) => { for (let i = 0; i < n; i++) if (((a[i >> 3] ^ b[i >> 3]) >> (7 - (i & 7))) & 1) return false; return true; };
-function absence(key, { other, siblings }, root) {
+export function absence(key, { other, siblings }, root) {
   if (other === null) return climb(key, ZERO32, siblings, root);
   if (same(other.key, key) || !agree(other.key, key, siblings.length)) return false;
   return climb(key, H('map-leaf', other.key, other.value), siblings, root);
@@ -375,17 +387,23 @@ function parseStep(v) {                                      // [entry, content,
   e.parts = e.openings.map((o, i) => (o === null ? undefined : (o.length < 32 ? bad('opening') : PARSE[i](o.subarray(32)))));
   return e;                                                  // parts[i]: undefined = not shown, null = empty
 }
+/** Of each item in `entries`, the entry's bytes: for those who hash and do not judge them (9.1). */
+export const entryBytes = (items) => items.map((v) => {
+  if (!Array.isArray(v) || v.length !== 4) bad('entry list');
+  const [entry] = v.map((s, i) => (s === null && i > 0 ? null : base64(s)));
+  return entry;
+});
 const opens = (e) => e.openings.every((o, i) => o === null || same(sha3(cat(tag(PARTS[i]), o)), e.commitments[i]));
 
 // ---------------------------------------------------------------- 7 proof file
-function members(v, ...keys) {
+export function members(v, ...keys) {
   if (typeof v !== 'object' || v === null || Array.isArray(v)) bad('not an object');
   const have = Object.keys(v);
   if (have.length !== keys.length || have.some((k, i) => k !== keys[i])) bad(`members: ${have}`);
   return v;
 }
-const orNull = (v, f) => (v === null ? null : f(v));
-const list = (v, max, f) => (Array.isArray(v) && v.length <= max ? v.map(f) : bad('list'));
+export const orNull = (v, f) => (v === null ? null : f(v));
+export const list = (v, max, f) => (Array.isArray(v) && v.length <= max ? v.map(f) : bad('list'));
 const noteAndHashes = (v) => { members(v, 'checkpoint', 'hashes'); return { note: parseNote(v.checkpoint), hashes: hashes(v.hashes, 63) }; };
 const sizeAndHashes = (v) => { members(v, 'size', 'hashes'); return { size: decimal(v.size), hashes: hashes(v.hashes, 63) }; };
 const mapSiblings = (v) => { const l = hashes(v, 256); if (l.length && same(l[0], ZERO32)) bad('empty deepest sibling'); return l; };
@@ -397,7 +415,31 @@ const nextOf = (v) => { members(v, 'other', 'siblings');
 const replacedItem = (x) => { members(x, 'file', 'generation', 'before', 'steps', 'index', 'siblings', 'next');
   return { file: decimal(x.file), generation: decimal(x.generation), before: b32(x.before), steps: list(x.steps, 1024, parseStep),
     index: decimal(x.index), siblings: mapSiblings(x.siblings), next: orNull(x.next, nextOf) }; };
-/** Shape and names at once; the parts on first use (9: "decoded when their step comes"). */
+// 7.2, the form alone: what hashes, entries and checkpoints say is looked at when their step comes (9).
+const noteForm = (s) => { if (typeof s !== 'string' || !s.isWellFormed() || utf8(s).length > 128 * 1024) bad('note'); };
+const absenceForm = (v) => { members(v, 'other', 'siblings'); hashes(v.siblings, 256);
+  if (v.other !== null && base64(v.other).length !== 64) bad('other'); };
+const bracketForm = (v) => { members(v, 'checkpoint', 'hashes'); noteForm(v.checkpoint); hashes(v.hashes, 63); };
+const earlierForm = (x) => { members(x, 'chain', 'before', 'step', 'index', 'siblings');
+  b32(x.chain); b32(x.before); entryBytes([x.step]); decimal(x.index); hashes(x.siblings, 256); };
+const replacedForm = (x) => { members(x, 'file', 'generation', 'before', 'steps', 'index', 'siblings', 'next');
+  decimal(x.file); decimal(x.generation); b32(x.before); entryBytes(list(x.steps, 1024, (y) => y)); decimal(x.index);
+  hashes(x.siblings, 256); orNull(x.next, absenceForm); };
+function checkForm(v) {
+  members(v.map, 'root', 'seq', 'head', 'index', 'siblings');
+  b32(v.map.root); b32(v.map.head); decimal(v.map.index); hashes(v.map.siblings, 256);
+  if (decimal(v.map.seq) >= 16384n) bad('seq');
+  entryBytes(list(v.entries, 16384, (x) => x));
+  noteForm(v.checkpoint);
+  hashes(v.commitment, 63);
+  hashes(v.last, 63);
+  orNull(v.current, (c) => { members(c, 'index', 'hashes'); decimal(c.index); hashes(c.hashes, 63); });
+  for (const bracket of [v.first, v.before]) orNull(bracket, bracketForm);
+  for (const since of [v.pinned, v.sealed]) orNull(since, sizeAndHashes);
+  list(v.earlier, 1024, earlierForm);
+  list(v.replaced, 64, replacedForm);
+}
+/** Form and names at once; what they say on first use (9: "decoded when their step comes"). */
 export function parseProof(s) {
   if (typeof s !== 'string' || !s.isWellFormed()) bad('proof');
   if (utf8(s).length > 16 * 1024 * 1024) bad('proof too long');
@@ -410,10 +452,10 @@ export function parseProof(s) {
   const wf = (x) => { if (typeof x === 'string') { if (!x.isWellFormed()) bad('lone surrogate'); }
     else if (x && typeof x === 'object') for (const [k, y] of Object.entries(x)) { wf(k); wf(y); } };
   wf(v);
-  members(v.map, 'root', 'seq', 'head', 'index', 'siblings');
+  checkForm(v);
   const p = { log: logName(v.log), source: sourceId(v.source), file: decimal(v.file), generation: decimal(v.generation),
     root: b32(v.root), chain: b32(v.chain), from: decimal(v.from) };
-  if (p.from >= 16385n) bad('seq');
+  if (p.from >= 16384n) bad('seq');
   const lazy = (name, get) => { let done = false, value;
     Object.defineProperty(p, name, { get() { if (!done) { value = get(v[name]); done = true; } return value; } }); };
   lazy('entries', (x) => list(x, 16384, parseStep));

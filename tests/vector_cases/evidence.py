@@ -15,7 +15,7 @@ from tests.builder import secret
 from tests.fakes import NOW, FakeLog, digest, map_value
 from tests.reference import consistency, mth, split
 from verifier.encoding import encode_base64
-from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, format_vkey, parse_note
+from verifier.note import COSIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, parse_note, sign_note
 from verifier.proof import format_proof
 
 FORMAT = "nextcloud-audit/evidence/1-draft"
@@ -216,6 +216,35 @@ def rolled_back_without_a_witness() -> tuple[FakeLog, Value]:
     return log, two("rolled-back", log.checkpoint(), cosigned(log.checkpoint(10), NOW))
 
 
+@case(MALFORMED, "the second note's size has a sign, and the first one's signature does not hold: the form comes first")
+def two_roots_of_which_one_is_no_checkpoint() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    note = log.checkpoint()
+    return log, two("two-roots", note.replace(b"\n10\n", b"\n11\n"), note.replace(b"\n10\n", b"\n+10\n"))
+
+
+@case("fork", "two roots under one size in notes with an extension line, which a log of others may have")
+def two_roots_with_extension_lines() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    roots = mth(log.leaves), digest(b"fork", 0)
+    texts = [parse_note(log.checkpoint(10, root)).text + b"more\n" for root in roots]
+    return log, two("two-roots", *[format_note(Note(text, (sign_note(text, log.signer),))) for text in texts])
+
+
+@case(NOTHING, "notes of two logs: their sizes say nothing of each other")
+def two_roots_of_two_logs() -> tuple[FakeLog, Value]:
+    log, other = FakeLog().grow(9), FakeLog("other.example/log").grow(9, chains=2)
+    return log, two("two-roots", log.checkpoint(), other.checkpoint())
+
+
+@case(MALFORMED, "one hash too many in the consistency proof: it fits no tree of these sizes")
+def other_prefix_with_a_hash_too_many() -> tuple[FakeLog, Value]:
+    one, other = forked()
+    size, proof = len(one.leaves), consistency(len(one.leaves), other.leaves)
+    more = {"root": encode_base64(mth(other.leaves[:size])), "hashes": encode_base64(b"".join([*proof, proof[0]]))}
+    return one, two("other-prefix", one.checkpoint(), other.checkpoint(), **more)
+
+
 def _worlds() -> tuple[FakeLog, str, str]:
     """Two proofs of one chain from two worlds of one key, whose second step differs."""
     from tests.verifier.worlds import created
@@ -230,6 +259,13 @@ def _worlds() -> tuple[FakeLog, str, str]:
 def two_histories() -> tuple[FakeLog, Value]:
     log, one, other = _worlds()
     return log, evidence("two-histories", proofs=[one, other])
+
+
+@case(MALFORMED, "a proof under a log name whose hash has a letter too many")
+def two_histories_of_no_log_name() -> tuple[FakeLog, Value]:
+    log, one, other = _worlds()
+    name = json.loads(one)["log"]
+    return log, evidence("two-histories", proofs=[one.replace(name, name + "0"), other])
 
 
 @case(NOTHING, "the same history twice")

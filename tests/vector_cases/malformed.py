@@ -12,6 +12,7 @@ from tests.verifier.worlds import a_file
 from verifier.encoding import encode_base64
 from verifier.note import SignerKey
 from verifier.proof import Line, Proof, format_proof
+from verifier.verdict import Memory
 
 
 def bent(bend: Callable[[str], str], world: World | None = None) -> Ask:
@@ -228,6 +229,39 @@ def too_many_hashes() -> Ask:
     """64 hashes on the way through a tree."""
     world = small()
     return Ask(world, world.prove(1)._replace(last=[secret(str(n)) for n in range(64)]))
+
+
+@case(MALFORMED)
+def one_hash_too_many() -> Ask:
+    """A hash more than leads from the last leaf to the root: it fits no tree of this size."""
+    world = small()
+    proof = world.prove(1)
+    return Ask(world, proof._replace(last=[*proof.last, secret("more")]))
+
+
+@case(MALFORMED)
+def one_hash_too_few_since_the_tree_seen() -> Ask:
+    """A hash less than a consistency proof of these sizes has."""
+    world = small()
+    proof = world.prove(1, pinned=2)
+    assert proof.pinned is not None
+    pinned = proof.pinned._replace(hashes=proof.pinned.hashes[:-1])
+    return Ask(world, proof._replace(pinned=pinned), memory=Memory(world.notes[2]))
+
+
+@case(MALFORMED)
+def form_broken_behind_another_log() -> Ask:
+    """`sealed` is no object, and the log is not the user's: the form of the whole file comes first."""
+    world = small()
+    text = format_proof(world.prove(1)._replace(log="other.example/files+" + "0" * 64)).decode()
+    return Ask(world, text.replace('"sealed":null', '"sealed":[]'))
+
+
+@case(MALFORMED)
+def log_name_with_a_digit_too_many() -> Ask:
+    """What stands after the last + of a log name is not a hash."""
+    world = small()
+    return Ask(world, format_proof(world.prove(1)).decode().replace(world.log_name, world.log_name + "0", 1))
 
 
 @case(MALFORMED)

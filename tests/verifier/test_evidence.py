@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import FakeLog, digest
+from tests.fakes import NOW, FakeLog, digest
 from tests.make_vectors import FOLDER, evidence_vectors
-from tests.vector_cases.evidence import CASES, replay, skipping, spell
+from tests.vector_cases.evidence import CASES, WITNESS, cosigned, replay, skipping, spell, two
 from verifier.commands.inspect import evidence_text
-from verifier.errors import Malformed, NotProven
+from verifier.errors import BadSignature, Malformed, NotProven
 from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, parse_evidence, verify_evidence
-from verifier.note import parse_vkey
+from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, parse_note, parse_vkey
 
 FILES = sorted((FOLDER / "evidence").glob("*.json"))
 
@@ -75,6 +75,23 @@ def test_evidence_never_convicts_an_honest_log(rounds: list[list[int]], data: st
     value["chains"] = [chain for chain in value["chains"] if chain["chain"] in kept]
     with pytest.raises(NotProven, match="every leaf"):
         verify_evidence(parse_evidence(spell(value).encode()), [parse_vkey(log.vkey)])
+
+
+def test_rollback_beside_a_line_that_does_not_hold_proves_nothing() -> None:
+    """[R] One known line that is forged makes a note worthless, whichever cosigner is looked at first."""
+    log = FakeLog().grow(9).grow(4)
+    other = SignerKey("witness.example/other", COSIGNATURE, bytes(range(32)))
+    small, big = (parse_note(cosigned(log.checkpoint(size), time)) for size, time in ((10, NOW + 1), (14, NOW)))
+    keys = [WITNESS.verifier_key, other.verifier_key]
+    for line in (cosign(small.text, other, NOW), cosign(big.text, other, NOW)):  # its own, and one of another tree
+        notes = [format_note(big), format_note(small._replace(signatures=(*small.signatures, line)))]
+        shown = parse_evidence(spell(two("rolled-back", *notes)).encode())
+        for cosigners in (keys, keys[::-1]):
+            if line == cosign(small.text, other, NOW):
+                assert verify_evidence(shown, [parse_vkey(log.vkey)], cosigners).fault == "rollback"
+            else:
+                with pytest.raises(BadSignature, match="other"):
+                    verify_evidence(shown, [parse_vkey(log.vkey)], cosigners)
 
 
 def test_evidence_is_bounded() -> None:

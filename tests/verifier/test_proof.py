@@ -44,7 +44,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 notes = texts.map(str.encode)
 brackets = st.none() | st.builds(Bracket, notes, few)
 sinces = st.none() | st.builds(Since, numbers, few)
-log_names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+log_names = st.builds(
+    lambda origin, key: f"{origin}+{key.hex()}",
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="+"), min_size=1, max_size=40),
+    hashes,
+)
 absences = st.none() | st.builds(Absence, st.none() | st.binary(min_size=64, max_size=64), few)
 replaced = st.builds(Replaced, numbers, numbers, hashes, st.lists(lines, max_size=2), numbers, few, absences)
 proofs = st.builds(
@@ -298,6 +302,8 @@ def test_proof_refuses_other_hash_lists(keys: tuple[str | int, ...]) -> None:
         (("log",), "", "log: want a non-empty string"),
         (("log",), "a\x7f", "log: control character"),
         (("log",), "a" * 10_000, "log: want at most"),
+        (("log",), "log.example/files", "log: "),
+        (("log",), "log.example/files+" + "0" * 65, "log: want '\\+' and 64"),
         (("source",), "", "source: want"),
         (("source",), "A", "source: want"),
         (("source",), "a" * 129, "source: want"),

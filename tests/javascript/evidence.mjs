@@ -1,0 +1,202 @@
+// Evidence files (SPEC 9.1), read from that text and the case files alone, on top of verifier.mjs.
+import {
+  H, Malformed, ZERO32, absence, b32, bad, base64, cat, consistency, decimal, entryBytes, hashes, inclusion, leafHash, list, mapValue,
+  members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, sha3, tag, text, u64, utf8, vkey,
+} from './verifier.mjs';
+
+class Nothing extends Error {}
+const nothing = (why) => { throw new Nothing(why); };
+const MIB = 1024 * 1024;
+const MEMBERS = { 'two-roots': ['notes'], 'other-prefix': ['notes', 'root', 'hashes'], 'rolled-back': ['notes'], 'two-histories': ['proofs'],
+  'broken-replay': ['note', 'size', 'peaks', 'leaves', 'hashes', 'chains'] };
+
+/** What a case's file convicts the log of: 'fork', 'rollback', 'chain-broken', 'map-wrong', 'NOTHING' or 'MALFORMED'. */
+export function judgeCase(c) {
+  try {
+    const reader = { logs: [vkey(c.log, 1)], witnesses: c.cosigners.map((k) => vkey(k, 4)) };
+    return judge(parseEvidence(c.evidence), reader);
+  } catch (e) {
+    if (e instanceof Nothing) return 'NOTHING';
+    if (e instanceof Malformed) return 'MALFORMED';
+    throw e;
+  }
+}
+
+function parseEvidence(s) {
+  if (!s.isWellFormed()) bad('not UTF-8');
+  let v;
+  try { v = JSON.parse(s); } catch { bad('not JSON'); }
+  if (typeof v !== 'object' || v === null || v.format !== 'nextcloud-audit/evidence/1-draft') bad('format');
+  if (!Object.hasOwn(MEMBERS, v.kind)) bad('kind');
+  members(v, 'format', 'kind', 'seen', ...MEMBERS[v.kind]);
+  if (utf8(s).length > (v.kind === 'two-histories' ? 80 : 16) * MIB) bad('too long');
+  if (JSON.stringify(v) + '\n' !== s) bad('not canonical');
+  decimal(v.seen);
+  const two = (x) => (Array.isArray(x) && x.length === 2 && x.every((t) => typeof t === 'string') ? x : bad('want two'));
+  const e = { kind: v.kind };
+  if (v.kind === 'two-histories') e.proofs = two(v.proofs).map(wholeProof);
+  else if (v.kind === 'broken-replay') {
+    e.note = parseNote(v.note); e.size = decimal(v.size); e.peaks = hashes(v.peaks, 63); e.hashes = hashes(v.hashes, 63);
+    e.leaves = list(v.leaves, 262144, base64);
+    if (e.leaves.some((leaf) => leaf.length > 65535)) bad('leaf too long');
+    e.chains = list(v.chains, 262144, chain);
+    for (let i = 1; i < e.chains.length; i++) if (Buffer.compare(e.chains[i - 1].key, e.chains[i].key) >= 0) bad('chains not ascending');
+  } else {
+    e.notes = two(v.notes).map((n) => parseNote(n, true));
+    if (v.kind === 'other-prefix') { e.root = b32(v.root); e.hashes = hashes(v.hashes, 63); }
+  }
+  return e;
+}
+function wholeProof(s) {
+  const parsed = parseProof(s);
+  return { parsed, note: parsed.checkpoint, entries: JSON.parse(s).entries };
+}
+function chain(v) {
+  members(v, 'chain', 'held', 'other', 'siblings');
+  const held = orNull(v.held, (h) => { members(h, 'seq', 'head', 'index'); return { seq: decimal(h.seq), head: b32(h.head), index: decimal(h.index) }; });
+  if (held && held.seq >= 16384n) bad('seq');
+  const other = orNull(v.other, (o) => { const b = base64(o); if (b.length !== 64) bad('other'); return { key: b.subarray(0, 32), value: b.subarray(32) }; });
+  if (held && other) bad('held and other');
+  const siblings = hashes(v.siblings, 256);
+  if (siblings.length && same(siblings[0], ZERO32)) bad('empty deepest sibling');
+  return { key: b32(v.chain), held, other, siblings };
+}
+
+function opened(note, reader) {                              // 9.1: signed by a key that the reader brings
+  const n = openNote(note, { logs: reader.logs, witnesses: [] }, reader.logs[0].name);
+  if (n.origin !== reader.logs[0].name) nothing('unknown-log');
+  if (!n.logLine) nothing('unsigned');
+  if (n.bad) nothing('bad-signature');
+  return n;
+}
+
+function judge(e, reader) {
+  if (e.kind === 'two-histories') return twoHistories(e, reader);
+  if (e.kind === 'broken-replay') return brokenReplay(e, reader);
+  const [small, big] = e.notes.map((n) => opened(n, reader)).sort((a, b) => (a.size < b.size ? -1 : a.size > b.size ? 1 : 0));
+  if (e.kind === 'two-roots') {
+    if (small.size !== big.size || same(small.root, big.root)) nothing('no-contradiction');
+    return 'fork';
+  }
+  if (e.kind === 'other-prefix') {
+    if (small.size === 0n || small.size === big.size || same(small.root, e.root)) nothing('no-contradiction');
+    if (!consistency(small.size, e.root, big.size, big.root, e.hashes)) nothing('broken-proof');
+    return 'fork';
+  }
+  if (small.size === big.size) nothing('no-contradiction');
+  const [then, before] = [small, big].map((n) => openNote(n, { logs: [], witnesses: reader.witnesses }, ''));
+  if (then.bad || before.bad) nothing('bad-signature');
+  const both = reader.witnesses.filter((k) => then.times.has(k) && before.times.has(k));
+  if (!both.length) nothing('unwitnessed');
+  if (!both.some((k) => then.times.get(k) > before.times.get(k))) nothing('no-contradiction');
+  return 'rollback';
+}
+
+// ---------------------------------------------------------------- two-histories
+const link = (head, key, seq, d) => H('link', head, key, u64(seq), d);
+function headsOf({ entries, note, parsed: p }, reader) {
+  const n = opened(note, reader);
+  if (n.size === 0n || p.from !== 0n || BigInt(entries.length) !== p.map.seq + 1n) nothing('incomplete');
+  if (!inclusion(cat(Buffer.from([2]), p.map.root), n.size - 1n, n.size, p.commitment, n.root)) nothing('broken-proof');
+  if (!presence(p.chain, mapValue(p.map.seq, p.map.head, p.map.index), p.map.siblings, p.map.root)) nothing('broken-proof');
+  let head = H('genesis', text(p.log), p.root, p.chain);
+  const heads = entryBytes(entries).map((bytes, i) => (head = link(head, p.chain, i, H('entry', bytes))));
+  if (!same(head, p.map.head)) nothing('broken-proof');
+  return heads;
+}
+function twoHistories({ proofs: [one, other] }, reader) {
+  if (one.parsed.log !== other.parsed.log || !same(one.parsed.chain, other.parsed.chain)) nothing('no-contradiction');
+  const a = headsOf(one, reader), b = headsOf(other, reader);
+  for (let i = 0; i < Math.min(a.length, b.length); i++) if (!same(a[i], b[i])) return 'fork';
+  return nothing('no-contradiction');
+}
+
+// ---------------------------------------------------------------- broken-replay
+function rootOf(size, peaks, leaves) {                       // RFC 6962: complete subtrees, merged while leaves come
+  const stack = [...peaks];
+  let n = size;
+  for (const leaf of leaves) {
+    let h = leafHash(leaf);
+    for (let m = n; m & 1n; m >>= 1n) h = nodeHash(stack.pop(), h);
+    stack.push(h);
+    n += 1n;
+  }
+  let root = stack.pop();
+  while (stack.length) root = nodeHash(stack.pop(), root);
+  return root;
+}
+const bitAt = (key, i) => (key[i >> 3] >> (7 - (i & 7))) & 1;
+const leafOf = ({ key, value }) => H('map-leaf', key, value);
+function treeOf(items, depth) {                              // 6.3, from leaves alone
+  if (items.length === 0) return ZERO32;
+  if (items.length === 1) return leafOf(items[0]);
+  return H('map-node', ...[0, 1].map((bit) => treeOf(items.filter((x) => bitAt(x.key, depth) === bit), depth + 1)));
+}
+/** The root after the chains at these places have got new values; a path that goes on stays one, as keys only come. */
+function moved(places, depth) {
+  if (places.every((p) => p.siblings.length === depth)) {
+    const items = places.map((p) => ({ key: p.key, value: p.next }));
+    const other = places.find((p) => p.other)?.other;
+    if (other && !items.some((x) => same(x.key, other.key))) items.push(other);
+    return treeOf(items.filter((x) => x.value), depth);
+  }
+  if (places.some((p) => p.siblings.length <= depth)) nothing('broken-proof');
+  return H('map-node', ...[0, 1].map((bit) => {
+    const here = places.filter((p) => bitAt(p.key, depth) === bit);
+    return here.length ? moved(here, depth + 1) : places[0].siblings[places[0].siblings.length - 1 - depth];
+  }));
+}
+const SIZES = { 1: 73, 2: 33, 3: 33, 4: 33, 5: 33 };         // 6.1
+const hasForm = (leaf) => leaf.length > 0 && SIZES[leaf[0]] === leaf.length;
+const isMap = (leaf) => hasForm(leaf) && leaf[0] === 2;
+const isEntry = (leaf) => hasForm(leaf) && leaf[0] === 1;
+const chainOf = (leaf) => leaf.subarray(1, 33).toString('hex');
+
+function brokenReplay(e, reader) {
+  const n = opened(e.note, reader);
+  const end = e.size + BigInt(e.leaves.length);
+  if (!e.leaves.length || end > n.size) bad('leaves and the signed size');
+  if (e.peaks.length !== e.size.toString(2).replaceAll('0', '').length) bad('peaks');
+  if (!consistency(end, rootOf(e.size, e.peaks, e.leaves), n.size, n.root, e.hashes)) nothing('broken-proof');
+  // (2) the map to start from
+  if (e.leaves.slice(1, -1).some(isMap)) bad('a commitment in between');
+  const start = e.size === 0n ? ZERO32 : isMap(e.leaves[0]) ? e.leaves[0].subarray(1) : null;
+  if (start === null && e.chains.length) bad('chains without a map');
+  // (3) the places in it
+  const touched = new Set(e.leaves.filter(isEntry).map(chainOf));
+  const chains = new Map();
+  for (const c of e.chains) {
+    if (!touched.has(c.key.toString('hex'))) bad('a chain that no leaf touches');
+    c.next = c.held && mapValue(c.held.seq, c.held.head, c.held.index);
+    const holds = c.held ? presence(c.key, c.next, c.siblings, start) : absence(c.key, c, start);
+    if (!holds) nothing('broken-proof');
+    chains.set(c.key.toString('hex'), c);
+  }
+  // (4) the replay: the first leaf that breaks a rule is the last one
+  const seen = new Set();
+  for (const [i, leaf] of e.leaves.entries()) {
+    const index = e.size + BigInt(i);
+    const broken = breaks(leaf, index, n.size, i === 0 && e.size > 0n, start, chains, seen, e.chains);
+    if (broken && i < e.leaves.length - 1) bad('leaves after the broken one');
+    if (broken) return broken;
+  }
+  return nothing('no-contradiction');
+}
+function breaks(leaf, index, signedSize, isStart, start, chains, seen, places) {
+  if (!hasForm(leaf) || (leaf[0] === 4 && index !== 0n)) return 'chain-broken';
+  if (isMap(leaf)) {
+    if (isStart || start === null || [...seen].some((name) => !chains.has(name))) return null;
+    const root = places.length ? moved(places, 0) : start;
+    return same(leaf.subarray(1), root) ? null : 'map-wrong';
+  }
+  if (index === signedSize - 1n) return 'chain-broken';
+  if (!isEntry(leaf)) return null;
+  const name = chainOf(leaf), c = chains.get(name), seq = leaf.readBigUInt64BE(33), x = leaf.subarray(41);
+  seen.add(name);
+  if (!c) return null;
+  if (seq !== (c.held ? c.held.seq + 1n : 0n)) return 'chain-broken';
+  const head = c.held ? link(c.held.head, c.key, seq, x) : x;
+  c.held = { seq, head, index };
+  c.next = mapValue(seq, head, index);
+  return null;
+}
