@@ -34,9 +34,10 @@ import httpx
 
 from audit.enrolment import Unauthorised
 from audit.errors import Refused
-from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, Secret, Server, as_user
+from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, NotAllowed, Secret, Server, as_user
 from audit.nextcloud.values import Node
 from verifier.encoding import check_text, decode_base64
+from verifier.entry import encode_path
 from verifier.errors import Malformed
 
 SHARE = "NextcloudShare"
@@ -44,6 +45,7 @@ MAX_CREDENTIALS = 2_048  # bytes
 MAX_ANSWER = 64 * 1024
 UIDS, UID_TTL_S = 4_096, 300.0
 _NOT_APPAPI = "AUTHORIZATION-APP-API: does not come from this app's Nextcloud, or from none of its users"
+_NONE = "there is no such file for this user"
 _WHO = "/ocs/v2.php/cloud/user?format=json"
 
 
@@ -83,11 +85,15 @@ class Access:
         """The file at a path or with an id, as this user sees it."""
         try:
             user, session = await self._session(headers)
+            if path is not None and not _is_path(path):
+                raise NotVisible(_NONE)
             node = await self._look(session, path, file_id)
         except NotAccepted:
             raise Unauthorised("Authorization: Nextcloud does not accept it") from None
+        except NotAllowed:  # a link that only takes files in says 405 to every question
+            raise NotVisible(_NONE) from None
         if node is None or node.is_folder or file_id is not None and node.file_id != file_id:
-            raise NotVisible("there is no such file for this user")
+            raise NotVisible(_NONE)
         return Seen(node.file_id, bool(user) and node.owner == user and node.mount == "")
 
     async def _look(self, session: DavSession, path: str | None, file_id: int | None) -> Node | None:
@@ -191,6 +197,14 @@ def parse_uid(data: bytes) -> str:
         return check_text(json.loads(data)["ocs"]["data"]["id"], "uid", MAX_CREDENTIALS)
     except (ValueError, KeyError, TypeError, RecursionError, Malformed):
         raise Unauthorised("Authorization: Nextcloud does not say whose it is") from None
+
+
+def _is_path(path: str) -> bool:
+    """Whether any file can have it: a name like `..` would climb out of the address that is asked."""
+    try:
+        return bool(encode_path(path))
+    except Malformed:
+        return False
 
 
 async def _read(response: httpx.Response) -> bytes:

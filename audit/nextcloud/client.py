@@ -374,8 +374,8 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
         return None
     if status == httpx.codes.UNAUTHORIZED:
         raise NotAccepted(f"nextcloud: {what}: 401, the password or secret is not accepted: make a new app password")
-    if status == httpx.codes.FORBIDDEN:
-        raise NotAllowed(f"nextcloud: {what}: status 403")
+    if status in (httpx.codes.FORBIDDEN, httpx.codes.METHOD_NOT_ALLOWED):
+        raise NotAllowed(f"nextcloud: {what}: status {status}")
     if status == httpx.codes.PRECONDITION_FAILED:
         raise TryLater(f"{what}: changed or gone since it was listed")
     if status in _BUSY:

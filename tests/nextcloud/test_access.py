@@ -36,7 +36,7 @@ def exapp(user: str, secret: str = APP_SECRET, app: str = APP) -> dict[str, str]
 
 
 class Shared(FakeNextcloud):
-    """alice has a.txt; bob has it as Shared/a.txt; the link `tok` shows it, the link `dir` as in.txt of a folder."""
+    """alice has a.txt; bob has it as Shared/a.txt; the link `tok` shows it, the link `dir` as in.txt of a folder; `drop` only takes in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +54,8 @@ class Shared(FakeNextcloud):
 
     def _link(self, request: Request, path: str) -> Response:
         given = request.headers["authorization"]
+        if given == basic("drop", "")["authorization"]:
+            return Response(status_code=405)
         places = {
             basic("tok", "")["authorization"]: {"/public.php/webdav/": self.file},
             basic("dir", "pw")["authorization"]: {
@@ -123,6 +125,8 @@ def test_access_of_a_link(cloud: Shared) -> None:
         (basic("tok", "", SHARE), None, 999_999),
         (basic("dir", "pw", SHARE), "other.txt", None),
         (basic("dir", "pw", SHARE), None, 0),
+        (basic("drop", "", SHARE), "a.txt", None),
+        (basic("drop", "", SHARE), None, 0),
     ],
 )
 def test_access_refuses_what_nextcloud_does_not_show(
@@ -131,6 +135,22 @@ def test_access_refuses_what_nextcloud_does_not_show(
     """[R] Another user's file by path or by number (0: its true one), a folder, what is not there: one refusal."""
     with pytest.raises(NotVisible, match="no such file"):
         find(cloud, who, path, cloud.file.file_id if number == 0 else number)
+
+
+@pytest.mark.parametrize("path", ["../alice/a.txt", "d/../a.txt", "./a.txt", "d//a.txt", "/a.txt", "a.txt/", "\0"])
+def test_access_asks_for_no_address_but_a_files(cloud: Shared, path: str) -> None:
+    """[R] A path that climbs out of the user's folder, or that no file can have, is not sent to Nextcloud at all."""
+    asked: list[str] = []
+
+    def note(request: Request) -> Response | None:
+        asked.append(request.url.path)
+        return shared(request)
+
+    shared, cloud.lie = cloud.lie, note
+    for who in (basic("bob", "bob-pw"), basic("dir", "pw", SHARE), exapp("bob")):
+        with pytest.raises(NotVisible, match="no such file"):
+            find(cloud, who, path)
+    assert set(asked) <= {"/ocs/v2.php/cloud/user"}
 
 
 @pytest.mark.parametrize(
