@@ -9,10 +9,11 @@ async with throw_away_user(cloud) as (hand, session):
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import md5
 from typing import NamedTuple
@@ -22,6 +23,9 @@ import httpx
 from audit.nextcloud.client import Account, Config, DavSession, Secret, open_sessions
 from audit.nextcloud.dav import encode_href
 from tests.nextcloud.fake import ADMIN, ADMIN_PASSWORD, FakeNextcloud
+
+READ, DROP = 1, 4  # what a public link allows
+TRIES = 50
 
 
 class Cloud(NamedTuple):
@@ -65,6 +69,18 @@ async def throw_away_user(cloud: Cloud) -> AsyncIterator[tuple[Hand, DavSession]
             await admin.delete(f"/ocs/v2.php/cloud/users/{uid}")
 
 
+async def drop(cloud: Cloud, token: str, name: str, data: bytes) -> int:
+    """Somebody without an account leaves a file at a public link, at the address for that or the older one."""
+    status = 404
+    async with as_client(cloud, token, "") as visitor:
+        for names in (("public.php", "dav", "files", token, name), ("public.php", "webdav", name)):
+            at, headers = encode_href(names), {"X-Requested-With": "XMLHttpRequest"}
+            status = (await visitor.put(at, content=data, headers=headers)).status_code
+            if status != 404:
+                break
+    return status
+
+
 def as_client(cloud: Cloud, uid: str, password: str) -> httpx.AsyncClient:
     headers = {"OCS-APIRequest": "true"}
     return httpx.AsyncClient(
@@ -87,6 +103,15 @@ class Hand:
         """The status; the file id is in what a Session says."""
         headers = {} if mtime is None else {"X-OC-Mtime": str(mtime)}
         return await self.do("PUT", self.at(path), content=data, headers=headers)
+
+    async def save(self, path: str, data: bytes, mtime: int | None = None) -> None:
+        """As a client does it: once more while somebody reads the file, who holds Nextcloud's lock meanwhile."""
+        for _ in range(TRIES):
+            status = await self.put(path, data, mtime)
+            if status != 423:
+                break
+            await asyncio.sleep(0.1)
+        assert status in (201, 204), status
 
     async def make_folder(self, path: str) -> int:
         return await self.do("MKCOL", self.at(path))
@@ -123,6 +148,31 @@ class Hand:
         body = f"--bnd\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data + b"\r\n--bnd--\r\n"
         headers = {"Content-Type": "multipart/related; boundary=bnd"}
         return await self.do("POST", "/remote.php/dav/bulk", content=body, headers=headers)
+
+    async def put_chunks(self, path: str, chunks: Sequence[bytes], mtime: int) -> int:
+        """Chunked upload, version 2, as clients do it for large files."""
+        folder = encode_href(("remote.php", "dav", "uploads", self.uid, f"upload-{secrets.token_hex(8)}"))
+        headers = {"Destination": self.url(self.at(path)), "OC-Total-Length": str(sum(map(len, chunks)))}
+        assert await self.do("MKCOL", folder, headers=headers) == 201
+        for number, chunk in enumerate(chunks, 1):
+            assert await self.do("PUT", f"{folder}/{number:05}", content=chunk, headers=headers) == 201
+        return await self.do("MOVE", f"{folder}/.file", headers={**headers, "X-OC-Mtime": str(mtime)})
+
+    async def purge(self, name: str) -> int:
+        """Takes something out of the trash for good."""
+        return await self.do("DELETE", encode_href(("remote.php", "dav", "trashbin", self.uid, "trash", name)))
+
+    async def link(self, path: str, permissions: int) -> str:
+        """The token of a public link. Permissions: 1 read, 4 upload and see nothing (file drop)."""
+        at, form = "/ocs/v2.php/apps/files_sharing/api/v1/shares", {"path": f"/{path}", "shareType": "3"}
+        made = await self.client.post(f"{at}?format=json", data=form)
+        assert made.status_code == 200, made.text
+        share = json.loads(made.content)["ocs"]["data"]
+        # 27 takes these permissions in a second step alone.
+        changed = await self.client.put(f"{at}/{share['id']}", data={"permissions": str(permissions)})
+        assert changed.status_code == 200, changed.text
+        token: str = share["token"]
+        return token
 
     async def share(self, path: str, recipient: str) -> int:
         form = {"path": f"/{path}", "shareType": "0", "shareWith": recipient, "permissions": "31"}

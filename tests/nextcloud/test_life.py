@@ -7,105 +7,15 @@ NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD name it, with a throw-away use
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from tests.e2e.test_main_path import NODES, Served, World, run
-from tests.nextcloud.clouds import Cloud, Hand, fake_cloud, real_cloud, throw_away_user
-from verifier.login import Login, format_login
+from tests.e2e.test_main_path import run
+from tests.nextcloud.clouds import Cloud, Hand, throw_away_user
+from tests.nextcloud.life import START, Life, on_loopback
 
 pytestmark = pytest.mark.e2e
-START = 1_700_000_000
-
-
-@asynccontextmanager
-async def on_loopback(cloud: Cloud) -> AsyncIterator[Cloud]:
-    """The fake behind HTTP, since other processes ask it; a real one as it is."""
-    if cloud.fake is None:
-        yield cloud
-        return
-    server = uvicorn.Server(uvicorn.Config(cloud.fake.app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield cloud._replace(url=f"http://127.0.0.1:{port}")
-    finally:
-        server.should_exit = True
-        await asyncio.to_thread(thread.join)
-
-
-class Life(World):
-    """The processes around one user's files."""
-
-    hand: Hand
-
-    def record(self, url: str) -> None:
-        """Starts the log on this Nextcloud, and enrols the user."""
-        for file in ("policy", "auditors"):
-            text = (self.log / file).read_text()
-            (self.log / file).write_text(
-                text.replace("quorum none\n", f"group nodes 3 {' '.join(NODES)}\nquorum nodes\n")
-            )
-        account = {"user": self.hand.uid, "password": self.hand.password}
-        config = self.log / "nextcloud.json"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps({"url": url, "accounts": [account]}))
-        words = ("--source", f"nextcloud:{url}", "--scan-every", "1s", "--publish-after", "1s", "--enrol-first")
-        self.server = Served("serve", "--data", self.log, *words)
-        for name in NODES:
-            run("node", "allow", self.made["vkey"], self.server.url, "--data", self.directory / name)
-        token = run("token", "--data", self.log, "--user", self.hand.uid)["token"]
-        run("seed", "new", self.seed)
-        policies = ("--policy", self.log / "policy", "--auditors", self.log / "auditors", "--user", self.hand.uid)
-        run("enrol", "--server", self.server.url, "--seed", self.seed, "--token", token, *policies)
-
-    async def settle(self) -> None:
-        """Until what the user did is recorded, cosigned and replayed."""
-        await asyncio.to_thread(self.wait_scanned)
-
-    def judge(self, path: str, data: bytes, expect: int = 0) -> dict[str, Any]:
-        """What `verify` says of these bytes at this path, with the proof that the log gives now."""
-        copy, proof = self.directory / "copy", self.directory / "copy.proof"
-        copy.write_bytes(data)
-        run("prove", path, "--server", self.server.url, "--seed", self.seed, "-o", proof)
-        words = ("--proof", proof, "--seed", self.seed, "--as", path)
-        return run("verify", copy, *words, expect=expect)
-
-    def steps(self) -> list[str]:
-        """The operations in the proof that was judged last."""
-        command = [sys.executable, "-m", "audit", "inspect", str(self.directory / "copy.proof"), "--json"]
-        shown = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        return [step["operation"] for step in shown["steps"]]
-
-
-@pytest.fixture(params=["fake", "real"])
-def cloud(request: pytest.FixtureRequest) -> Cloud:
-    if request.param == "fake":
-        return fake_cloud()
-    real = real_cloud()
-    if real is None:
-        pytest.skip("NEXTCLOUD_URL is not set: no real Nextcloud was asked")
-    return real
-
-
-@pytest.fixture
-def life(tmp_path: Path) -> Iterator[Life]:
-    made = Life(tmp_path)
-    yield made
-    codes = made.stop()
-    assert set(codes) <= {0}
 
 
 def test_life_of_files_ends_in_verify(cloud: Cloud, life: Life) -> None:
@@ -113,9 +23,8 @@ def test_life_of_files_ends_in_verify(cloud: Cloud, life: Life) -> None:
 
     async def run_life() -> None:
         async with on_loopback(cloud) as reached, throw_away_user(reached) as (hand, session):
-            life.hand = hand
-            assert await hand.put("old.txt", b"before us", START) == 201
-            life.record(reached.url)
+            await hand.save("old.txt", b"before us", START)
+            life.record(reached.url, [hand])
             await life.settle()
             life.judge("old.txt", b"before us")
             assert life.steps() == ["adopted"]
@@ -124,7 +33,7 @@ def test_life_of_files_ends_in_verify(cloud: Cloud, life: Life) -> None:
             await versions(life, hand, session)
             await trash(life, hand, session)
             await equal_metadata(life, hand)
-            await as_user(life, reached)
+            await as_user(life, hand)
             server_word(life)
 
     asyncio.run(run_life())
@@ -133,7 +42,7 @@ def test_life_of_files_ends_in_verify(cloud: Cloud, life: Life) -> None:
 async def edits(life: Life, hand: Hand) -> None:
     """Twenty edits, some within one look; the last one stands, every one that was seen is a version."""
     for number in range(20):
-        await hand.put("notes.txt", b"edit %d" % number, START + 10 * number)
+        await hand.save("notes.txt", b"edit %d" % number, START + 10 * number)
         if number in (0, 9):
             await life.settle()
     await life.settle()
@@ -162,9 +71,9 @@ async def moves(life: Life, hand: Hand) -> None:
 
 async def versions(life: Life, hand: Hand, session: Any) -> None:
     """A version that is brought back is a revert to what was logged."""
-    await hand.put("contract.txt", b"one", START)
+    await hand.save("contract.txt", b"one", START)
     await life.settle()
-    await hand.put("contract.txt", b"two", START + 100)
+    await hand.save("contract.txt", b"two", START + 100)
     await life.settle()
     node = await session.stat("contract.txt")
     assert await hand.restore_version(node.file_id, str(START)) in (201, 204)
@@ -197,16 +106,12 @@ async def equal_metadata(life: Life, hand: Hand) -> None:
     assert life.steps()[-1] in ("written", "altered")
 
 
-async def as_user(life: Life, cloud: Cloud) -> None:
+async def as_user(life: Life, hand: Hand) -> None:
     """With an app password alone the user gets the same proof; a wrong one gets none."""
-    login, proof = life.directory / "login.json", life.directory / "user.proof"
-    login.touch(mode=0o600)
-    login.write_bytes(format_login(Login(cloud.url, life.hand.uid, life.hand.password)))
-    words = ("--server", life.server.url, "--login", login, "-o", proof)
-    asked = await asyncio.to_thread(run, "prove", "old.txt", *words)
+    words = ("prove", "old.txt", "--server", life.server.url, "-o", life.directory / "user.proof", "--login")
+    asked = await asyncio.to_thread(run, *words, life.login(hand.uid, hand.password))
     assert asked["steps"] == "1"
-    login.write_bytes(format_login(Login(cloud.url, life.hand.uid, "wrong")))
-    await asyncio.to_thread(run, "prove", "old.txt", *words, expect=4)
+    await asyncio.to_thread(run, *words, life.login(hand.uid, "wrong"), expect=4)
 
 
 def server_word(life: Life) -> None:
