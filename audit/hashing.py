@@ -140,13 +140,14 @@ def hash_file(root: int, seen: Seen, advance: Callable[[int], object] = _ignore)
 
 def hash_files(
     root: int,
-    files: Iterable[Seen],
+    files: Iterable[Seen | Problem],
     workers: int = 2,
     advance: Callable[[int], object] = _ignore,
     idle: Callable[[], object] = _ignore,
 ) -> Generator[Hashed | Problem, None, None]:
     """Hashes in `workers` threads, results in the order of `files`, which is taken only as far as needed.
 
+    What is a problem already keeps its place.
     hashlib and read release the interpreter's lock. `advance` is called from the workers, `idle` from the
     caller's thread while it waits. Closing the generator ends the workers within one chunk.
     """
@@ -157,8 +158,8 @@ def hash_files(
             raise _Stopped
         advance(count)
 
-    def run(batch: list[Seen]) -> list[Hashed | Problem]:
-        return [hash_file(root, seen, advance_or_stop) for seen in batch]
+    def run(batch: list[Seen | Problem]) -> list[Hashed | Problem]:
+        return [seen if isinstance(seen, Problem) else hash_file(root, seen, advance_or_stop) for seen in batch]
 
     queue: deque[Future[list[Hashed | Problem]]] = deque()
     with ThreadPoolExecutor(workers, "hash") as pool:
@@ -246,12 +247,12 @@ def _digest(fd: int, size: int, advance: Callable[[int], object]) -> bytes | Non
     return state.digest() if left == 1 else None
 
 
-def _batches(files: Iterable[Seen]) -> Iterator[list[Seen]]:
-    batch: list[Seen] = []
+def _batches(files: Iterable[Seen | Problem]) -> Iterator[list[Seen | Problem]]:
+    batch: list[Seen | Problem] = []
     size = 0
     for seen in files:
         batch.append(seen)
-        size += seen.size
+        size += 0 if isinstance(seen, Problem) else seen.size
         if len(batch) == BATCH_FILES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

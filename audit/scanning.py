@@ -1,7 +1,7 @@
 """From a scan of a folder to the log: what `audit.folder` saw becomes observations, and is remembered.
 
     source = add_folder(store, "folder:/srv/letters")           its row; the id is made once and kept
-    summary = scan_folder(store, recorder, source, full=False)
+    summary = source.scan(Job(store, recorder))
 
 Entries and what the next scan compares with (`folder_known`) are written in one transaction, so that nothing is
 recorded twice after a crash and nothing is forgotten. Adopted files come in batches while they are hashed: a first
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -52,6 +52,18 @@ class Stopped(Exception):
     """A scan that was asked to stop: what it recorded stays, the next one goes on."""
 
 
+class Job(NamedTuple):
+    """What a scan or a look works on, and how: the same for every source."""
+
+    store: Store
+    recorder: Recorder
+    clock: Callable[[], float] = time.time
+    progress: Callable[[Progress], object] | None = None  # may raise Stopped
+    exclude: Sequence[str] = ()  # paths that are not the source's: the log's own directory
+    enrolled_only: bool = False  # nothing is read whose owner has not enrolled
+    full: bool = False  # every byte is read again, changed or not
+
+
 class FolderSource(NamedTuple):
     """A folder that the log knows."""
 
@@ -63,21 +75,11 @@ class FolderSource(NamedTuple):
     def name(self) -> str:
         return self.path
 
-    def scan(
-        self,
-        store: Store,
-        recorder: Recorder,
-        *,
-        full: bool = False,
-        exclude: Iterable[str] = (),
-        enrolled_only: bool = False,
-        progress: Callable[[Progress], object] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> Summary:
+    def scan(self, job: Job) -> Summary:
         """As `audit.sources` wants it."""
-        if enrolled_only and find_enrolled(store.reader(), self.row) is None:
+        if job.enrolled_only and find_enrolled(job.store.reader(), self.row) is None:
             return Summary(self.source_id, {}, [], 0)
-        return scan_folder(store, recorder, self, full=full, exclude=exclude, progress=progress, clock=clock)
+        return _Scan(job, self).run()
 
 
 class Summary(NamedTuple):
@@ -119,31 +121,20 @@ def list_folders(store: Store) -> list[FolderSource]:
     return [FolderSource(row, name, spec.removeprefix(start)) for row, name, spec in rows if spec.startswith(start)]
 
 
-def scan_folder(
-    store: Store,
-    recorder: Recorder,
-    source: FolderSource,
-    *,
-    full: bool = False,
-    exclude: Iterable[str] = (),
-    progress: Callable[[Progress], object] | None = None,
-    clock: Callable[[], float] = time.time,
-) -> Summary:
-    """One scan, recorded: everything in the summary is durable when this returns."""
-    return _Scan(store, recorder, source, clock).run(full, exclude, progress)
-
-
 class _Scan:
-    def __init__(self, store: Store, recorder: Recorder, source: FolderSource, clock: Callable[[], float]) -> None:
-        self._store, self._recorder, self._source, self._clock = store, recorder, source, clock
+    def __init__(self, job: Job, source: FolderSource) -> None:
+        self._job, self._source = job, source
+        self._store, self._recorder, self._clock = job.store, job.recorder, job.clock
         self._counts = dict.fromkeys(OPERATIONS, 0)
 
-    def run(self, full: bool, exclude: Iterable[str], progress: Callable[[Progress], object] | None) -> Summary:
-        conn = self._store.reader()
+    def run(self) -> Summary:
+        """Everything in the summary is durable when this returns."""
+        job, conn = self._job, self._store.reader()
         first = conn.execute(_GET_SOURCE, (self._source.row,)).fetchone()[1] is None
         known = {row[1]: Known._make(row) for row in conn.execute(_READ_KNOWN, (self._source.row,))}
         problems: list[Problem] = []
-        found = scan(self._source.path, known, full=full, first=first, exclude=exclude, progress=progress)
+        root, exclude, progress = self._source.path, job.exclude, job.progress
+        found = scan(root, known, full=job.full, first=first, exclude=exclude, progress=progress)
         with closing(found):  # type: ignore[type-var]  # a generator, said to be an iterator
             changes = _without_problems(found, problems)
             for is_move, group in groupby(changes, key=lambda change: change.operation == "moved"):

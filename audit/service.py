@@ -4,8 +4,8 @@
     async with service.running(): ...            until then nothing moves; afterwards nothing is half done
 
     scanning     every source, one after the other, every `scan_every_s`                    in a thread
-    looking      what a Nextcloud's events hinted at, at once; what failed, when due        in a thread; not while its
-                                                                                            source is being scanned
+    looking      what a Nextcloud's events hinted at, at once, also while it is scanned;    in a thread
+                 what failed, when due
     publishing   what was signed before and waits for its quorum, first of all;             signing in a thread,
                  then, `publish_after_s` after a change, the next tree;                     couriers on the loop
                  every REFRESH_S new times for the newest tree                              (`audit.federation`)
@@ -28,7 +28,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ from audit.nextcloud.tail import Tail
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
-from audit.scanning import Stopped, Summary
+from audit.scanning import Job, Stopped, Summary
 from audit.schema import ONE, ZERO, Pending, sql, table
 from audit.sources import HintedSource, ScanSource, open_access
 from audit.tree import Tree
@@ -163,7 +163,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._stop_scan.clear()
         opened = open_access(self.sources, self.directory.path)
-        async with self._make_client() as client, opened as self.access:
+        async with self._make_client() as client, opened as self.access, self._kept():
             federation = Federation(
                 client,
                 self.publisher,
@@ -199,11 +199,18 @@ class Service:
                     task.cancel()
                 await asyncio.gather(*others, return_exceptions=True)
 
+    @asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """What sources keep open while they are scanned and looked at again and again."""
+        with ExitStack() as stack:
+            for source in self._hinted_sources:
+                stack.enter_context(source.kept())
+            yield
+
     def _make_events(self) -> None:
         """An event belongs to the loop that it was first waited for in."""
         self._changed, self._accepted, self._audit_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._scan_due, self._stopping, self._hinted = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._busy = {source.row: asyncio.Lock() for source in self.sources}
 
     async def _guard(self, loop: Awaitable[None]) -> None:
         """A loop's end by an error is the end of the service."""
@@ -242,8 +249,7 @@ class Service:
             self._scan_due.clear()
             for source in self.sources:
                 try:
-                    async with self._busy[source.row]:
-                        self._heard(await asyncio.to_thread(self._scan, source))
+                    self._heard(await asyncio.to_thread(source.scan, self._job()))
                 except Stopped:
                     return
                 except Fatal:
@@ -254,14 +260,14 @@ class Service:
             if not self._stopping.is_set():
                 await _wait(self._scan_due, self.pace.scan_every_s)
 
-    def _scan(self, source: ScanSource) -> Summary:
-        return source.scan(
+    def _job(self) -> Job:
+        return Job(
             self.store,
             self.recorder,
-            exclude=[self.directory.path],
+            self.clock,
+            self._check_stop,
+            [self.directory.path],
             enrolled_only=self._enrol_first,
-            progress=self._check_stop,
-            clock=self.clock,
         )
 
     def _check_stop(self, _: Progress) -> None:
@@ -287,8 +293,7 @@ class Service:
             is_well = True
             for source in self._hinted_sources:
                 try:
-                    async with self._busy[source.row]:
-                        self._has_looked(await asyncio.to_thread(self._look, source))
+                    self._has_looked(await asyncio.to_thread(self._look, source))
                 except Stopped:
                     return
                 except Fatal:
@@ -307,13 +312,7 @@ class Service:
     def _look(self, source: HintedSource) -> Looked:
         if self._stop_scan.is_set():
             raise Stopped
-        return source.look(
-            self.store,
-            self.recorder,
-            enrolled_only=self._enrol_first,
-            progress=self._check_stop,
-            clock=self.clock,
-        )
+        return source.look(self._job())
 
     def _has_looked(self, looked: Looked) -> None:
         if looked.recorded:

@@ -1,27 +1,26 @@
 """Sources behind one small interface: what `record` and `serve` need of a folder or a Nextcloud.
 
     sources = [open_source(log.store, log.path, spec) for spec in specs] or list_sources(log.store, log.path)
-    summary = source.scan(log.store, recorder, exclude=[log.path])
+    summary = source.scan(Job(log.store, recorder, exclude=[log.path]))
 
 A spec is `folder:PATH` or `nextcloud:URL`; a log remembers those that it was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from audit.folder import Progress
 from audit.nextcloud.access import Access
-from audit.nextcloud.client import make_client, read_config
+from audit.nextcloud.client import make_client, read_config, read_limits
 from audit.nextcloud.inbox import NO_KEYS, EventKeys, make_hook_secret
+from audit.nextcloud.limits import NO_LIMITS
 from audit.nextcloud.source import SCHEME as NEXTCLOUD
 from audit.nextcloud.source import Looked, NextcloudSource, add_nextcloud, list_nextclouds, open_configured
-from audit.recorder import Recorder
 from audit.scanning import SCHEME as FOLDER
-from audit.scanning import Summary, add_folder, list_folders
+from audit.scanning import Job, Summary, add_folder, list_folders
 from audit.store import Store
 from verifier.errors import Usage
 
@@ -40,37 +39,19 @@ class ScanSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    def scan(
-        self,
-        store: Store,
-        recorder: Recorder,
-        *,
-        full: bool = False,
-        exclude: Iterable[str] = (),
-        enrolled_only: bool = False,
-        progress: Callable[[Progress], object] | None = None,
-        clock: Callable[[], float],
-    ) -> Summary:
-        """One scan, in the caller's thread; everything in the summary is durable when it returns.
-
-        `enrolled_only`: nothing is read whose owner has not enrolled.
-        """
+    def scan(self, job: Job) -> Summary:
+        """One scan, in the caller's thread; everything in the summary is durable when it returns."""
 
 
 @runtime_checkable
 class HintedSource(ScanSource, Protocol):
     """A source that is told what changed, between its scans."""
 
-    def look(
-        self,
-        store: Store,
-        recorder: Recorder,
-        *,
-        enrolled_only: bool = False,
-        progress: Callable[[Progress], object] | None = None,
-        clock: Callable[[], float],
-    ) -> Looked:
-        """Looks at what was hinted at, in the caller's thread; never beside a scan of the same source."""
+    def look(self, job: Job) -> Looked:
+        """Looks at what was hinted at, in the caller's thread; beside a scan of the same source only where kept."""
+
+    def kept(self) -> AbstractContextManager[None]:
+        """In the block looks may run beside a scan, and all share what is open."""
 
     def next_due(self, store: Store) -> int | None:
         """When the next look is due; None where nothing waits."""
@@ -82,7 +63,7 @@ def open_source(store: Store, directory: str, spec: str) -> ScanSource:
     if scheme == FOLDER:
         return add_folder(store, spec)
     if scheme == NEXTCLOUD:
-        return add_nextcloud(store, spec, partial(open_configured, directory))
+        return add_nextcloud(store, spec, partial(open_configured, directory), read_limits(directory))
     raise Usage(f"source: got {spec!r}, want {SPECS}")
 
 
@@ -106,4 +87,6 @@ def make_event_keys(sources: Iterable[ScanSource], directory: str) -> EventKeys:
 
 def list_sources(store: Store, directory: str) -> list[ScanSource]:
     """Every source that the log knows."""
-    return [*list_folders(store), *list_nextclouds(store, partial(open_configured, directory))]
+    clouds = list_nextclouds(store, partial(open_configured, directory))
+    limits = read_limits(directory) if clouds else NO_LIMITS
+    return [*list_folders(store), *(cloud._replace(limits=limits) for cloud in clouds)]

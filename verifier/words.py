@@ -43,6 +43,16 @@ def parse_duration(value: str) -> int:
     return int(digits) * _UNITS[unit]
 
 
+def format_duration(seconds: int) -> str:
+    """`45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`: as exact as anybody needs to know how long they wait."""
+    minutes, hours = seconds // 60 % 60, seconds // 3600 % 24
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if seconds < 86400 else f"{seconds // 86400} d {hours} h"
+
+
 def parse_when(value: str) -> int:
     """POSIX seconds of `1800000000`, `2027-01-15`, `2027-01-15T08:00:00Z`. Always UTC."""
     if value.isascii() and value.isdigit() and len(value) <= 12:

@@ -9,7 +9,8 @@ from functools import partial
 from audit.commands import common
 from audit.directory import open_log
 from audit.nextcloud.coverage import Coverage, measure
-from audit.nextcloud.source import Budget, list_nextclouds, open_configured
+from audit.nextcloud.limits import Budget
+from audit.nextcloud.source import list_nextclouds, open_configured
 from verifier.errors import Usage
 from verifier.words import escape, when
 

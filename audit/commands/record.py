@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 
 from audit.commands import common
 from audit.directory import locked, open_log
 from audit.folder import Progress
 from audit.recorder import Recorder
-from audit.scanning import Summary
+from audit.scanning import Job, Summary
 from audit.sources import SPECS, open_source
-from verifier.words import escape
+from verifier.words import escape, format_duration
 
 DESCRIPTION = "Scan a source once and record what changed. Publishing is `serve`'s work."
 EXAMPLES = """examples:
@@ -42,10 +43,9 @@ def run(args: Namespace) -> int:
         log = open_log(args.data)
         try:
             source = open_source(log.store, args.data, args.source)
-            show = show_progress if sys.stderr.isatty() else None
+            show = Shown(time.monotonic).show if sys.stderr.isatty() else None
             recorder = Recorder(log.store, time.time)
-            scan = source.scan
-            summary = scan(log.store, recorder, full=args.full, exclude=[args.data], progress=show, clock=time.time)
+            summary = source.scan(Job(log.store, recorder, time.time, show, [args.data], full=args.full))
             if show:
                 print(file=sys.stderr)
         finally:
@@ -54,11 +54,38 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def show_progress(progress: Progress) -> None:
-    """One line that is written over and over."""
-    total = "?" if progress.files_total is None else str(progress.files_total)
-    done, size = progress.bytes_hashed >> 20, progress.bytes_total >> 20
-    print(f"\r{progress.files_seen} of {total} files, {done} of {size} MiB read ", end="", file=sys.stderr, flush=True)
+class Shown:
+    """One line that is written over and over, with what is left once that can be told."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._first = clock, 0.0
+        self._begun: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        print(f"\r{self.line(progress)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def line(self, progress: Progress) -> str:
+        total = "?" if progress.files_total is None else f"{progress.files_total:,}"
+        done, size = progress.bytes_hashed >> 20, progress.bytes_total >> 20
+        left = self._left(progress)
+        end = "" if left is None else f", {format_duration(left)} left"
+        return f"{progress.files_seen:,} of {total} files, {done:,} of {size:,} MiB read{end}"
+
+    def _left(self, progress: Progress) -> int | None:
+        """Seconds, at the pace since the first report; bytes or files, whichever take longer."""
+        if self._begun is None or progress.files_total is None:
+            self._begun, self._first = progress, self._clock()
+            return None
+        elapsed, begun, longest = self._clock() - self._first, self._begun, 0.0
+        for now, then, end in (
+            (progress.files_seen, begun.files_seen, progress.files_total),
+            (progress.bytes_hashed, begun.bytes_hashed, progress.bytes_total),
+        ):
+            if now < end:
+                if now == then:
+                    return None
+                longest = max(longest, elapsed * (end - now) / (now - then))
+        return int(longest)
 
 
 def summary_data(summary: Summary) -> dict[str, object]:

@@ -4,6 +4,7 @@
                           or    {"url":"https://cloud.example.org","appapi":{"id":"…","version":"1.0.0","secret":"…"}}
                           and   "host":{"data":"/srv/data","database":"mysql://…","prefix":"oc_","instance":"oc…"}
                                 on the Nextcloud's own machine: bytes then come from its disk (`samehost`)
+                          and   "limits":{…}, see `limits`
 
     async with open_sessions(read_config(directory)) as sessions:
         for session in sessions: await session.list_folder("")
@@ -45,6 +46,7 @@ import httpx
 from audit.errors import PeerFailed, TryLater
 from audit.federation import Busy
 from audit.nextcloud import dav
+from audit.nextcloud.limits import NO_LIMITS, Limits, parse_limits
 from audit.nextcloud.samehost import HostConfig, HostFirst, open_host
 from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 from verifier.encoding import check_text, decode_decimal
@@ -111,6 +113,7 @@ class Config(NamedTuple):
     accounts: tuple[Account, ...]
     appapi: AppAPI | None
     host: HostConfig | None = None
+    limits: Limits = NO_LIMITS
 
 
 # The configuration
@@ -125,20 +128,26 @@ def read_config(directory: str) -> Config:
     return parse_config(data)
 
 
+def read_limits(directory: str) -> Limits:
+    """How fast that Nextcloud is to be read; the usual where nothing is configured."""
+    return read_config(directory).limits if os.path.lexists(os.path.join(directory, CONFIG)) else NO_LIMITS
+
+
 def parse_config(data: bytes) -> Config:
     """Strict: unknown and repeated members are refused, and no message holds a value."""
     try:
         found = json.loads(data, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         raise Malformed("no JSON, or a member twice", CONFIG) from None
-    names = {"url", "appapi" if "appapi" in _keys(found) else "accounts"} | _keys(found) & {"host"}
+    names = {"url", "appapi" if "appapi" in _keys(found) else "accounts"} | _keys(found) & {"host", "limits"}
     members = _object(found, names, CONFIG)
     url = check_url(members["url"])
     host = _host(members["host"]) if "host" in members else None
+    limits = _limits(members["limits"]) if "limits" in members else NO_LIMITS
     if "appapi" in members:
         app = _object(members["appapi"], {"id", "version", "secret"}, "appapi")
         return Config(
-            url, (), AppAPI(_header(app, "id"), _header(app, "version"), Secret(_header(app, "secret"))), host
+            url, (), AppAPI(_header(app, "id"), _header(app, "version"), Secret(_header(app, "secret"))), host, limits
         )
     accounts = members["accounts"]
     if type(accounts) is not list or not 1 <= len(accounts) <= MAX_ACCOUNTS:
@@ -146,7 +155,7 @@ def parse_config(data: bytes) -> Config:
     parsed = tuple(_account(account) for account in accounts)
     if len({account.user for account in parsed}) != len(parsed):
         raise Malformed("a user twice", "accounts")
-    return Config(url, parsed, None, host)
+    return Config(url, parsed, None, host, limits)
 
 
 def check_url(value: object) -> str:
@@ -189,6 +198,11 @@ def _account(value: object) -> Account:
 def _host(value: object) -> HostConfig:
     members = _object(value, set(HostConfig._fields), "host")
     return HostConfig(*(_text(members, name, MAX_HOST) for name in HostConfig._fields))
+
+
+def _limits(value: object) -> Limits:
+    members = _object(value, _keys(value), "limits")
+    return parse_limits({name: _text(members, name) for name in members})
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -107,7 +107,7 @@ class Inbox:
 
     def _add(self, conn: sqlite3.Connection, hints: Sequence[known.Hint]) -> None:
         for source in self.sources:
-            known.add(conn, source, hints, int(self._clock()))
+            known.add(conn, source, hints, int(self._clock()), is_urgent=True)
 
 
 # The secret

@@ -35,6 +35,7 @@ from audit.schema import (
 
 MAX_WHY = 200  # characters
 RETRY_FIRST_S, RETRY_MOST_S = 5, 6 * 3600
+URGENT = 0  # due since ever
 
 
 class Hint(NamedTuple):
@@ -105,6 +106,11 @@ _COUNT = sql(select(func.count()).select_from(_DIRTY).where(_of_source))
 _known_columns = [_KNOWN.c[name] for name in Known._fields]
 _GET_KNOWN = sql(
     select(*_known_columns).where(_KNOWN.c.source == bindparam("source"), _KNOWN.c.file_id == bindparam("file_id"))
+)
+_IDS = sql(
+    select(_KNOWN.c.file_id).where(
+        _KNOWN.c.source == bindparam("source"), _KNOWN.c.file_id.between(bindparam("first"), bindparam("last"))
+    )
 )
 _IN_FOLDER = sql(
     select(*_known_columns).where(
@@ -187,6 +193,12 @@ _GET_FOLDER = sql(
         _FOLDERS.c.path == bindparam("path"),
     )
 )
+_ANY_FOLDER = sql(
+    select(_FOLDERS.c.path)
+    .where(_FOLDERS.c.source == bindparam("source"), _FOLDERS.c.viewer == bindparam("viewer"))
+    .limit(ONE)
+    .offset(ZERO)
+)
 _SUBFOLDERS = sql(
     select(_FOLDERS.c.path, _FOLDERS.c.etag).where(
         _FOLDERS.c.source == bindparam("source"),
@@ -201,17 +213,20 @@ _PUT_FOLDER = sql(insert(_FOLDERS).prefix_with("OR REPLACE"))
 # -- the queue ----------------------------------------------------------------------------------------------------
 
 
-def add(conn: sqlite3.Connection, source: int, hints: Iterable[Hint], now: int) -> None:
-    """Queues them, in the caller's transaction; one that is queued already counts as hinted once more."""
-    rows = []
+def add(conn: sqlite3.Connection, source: int, hints: Iterable[Hint], now: int, is_urgent: bool = False) -> None:
+    """Queues them, in the caller's transaction; one that is queued already counts as hinted once more.
+
+    What is urgent comes before everything else, however much a walk has queued.
+    """
+    rows, due = [], URGENT if is_urgent else now
     for hint in hints:
         place = "" if hint.file_id else f"{hint.user}/{hint.path}"
-        rows.append((source, hint.file_id, place, hint.user, hint.path, int(hint.predates), now, now, now))
+        rows.append((source, hint.file_id, place, hint.user, hint.path, int(hint.predates), now, now, due))
     conn.executemany(_ADD, rows)
 
 
 def take(conn: sqlite3.Connection, source: int, limit: int, now: int) -> list[Dirty]:
-    """The oldest that are due. Nothing is marked: who takes them works alone."""
+    """The oldest that are due; up to URGENT, what events told of. Nothing is marked: `Looker` knows what is in hand."""
     return list(map(Dirty._make, conn.execute(_TAKE, (source, now, limit))))
 
 
@@ -261,9 +276,14 @@ def list_in_trash(conn: sqlite3.Connection, source: int, viewer: str, after: int
     return list(map(Known._make, conn.execute(_IN_TRASH, (source, viewer, after, limit))))
 
 
-def put_known(conn: sqlite3.Connection, source: int, known: Known) -> None:
-    folder = known.path.rpartition("/")[0]
-    conn.execute(_PUT_KNOWN, (source, *known[:3], folder, *known[3:]))
+def put_known(conn: sqlite3.Connection, source: int, found: Iterable[Known]) -> None:
+    rows = [(source, *known[:3], known.path.rpartition("/")[0], *known[3:]) for known in found]
+    conn.executemany(_PUT_KNOWN, rows)
+
+
+def list_ids(conn: sqlite3.Connection, source: int, first: int, last: int) -> set[int]:
+    """Which files of a range are known."""
+    return {file_id for (file_id,) in conn.execute(_IDS, (source, first, last))}
 
 
 def drop_known(conn: sqlite3.Connection, source: int, file_id: int) -> None:
@@ -279,6 +299,11 @@ def get_folder(conn: sqlite3.Connection, source: int, viewer: str, path: str) ->
 def has_folder(conn: sqlite3.Connection, source: int, viewer: str, path: str) -> bool:
     """Whether a folder was ever entered; of a root, whether it was once seen whole."""
     return conn.execute(_GET_FOLDER, (source, viewer, path)).fetchone() is not None
+
+
+def is_begun(conn: sqlite3.Connection, source: int, viewer: str) -> bool:
+    """Whether a walk has come past a user's root, or ended there."""
+    return conn.execute(_ANY_FOLDER, (source, viewer)).fetchone() is not None
 
 
 def list_subfolders(conn: sqlite3.Connection, source: int, viewer: str, path: str) -> dict[str, str]:

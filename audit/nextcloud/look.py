@@ -127,6 +127,14 @@ def identity_of(node: Node) -> Identity:
     return node.etag, node.mtime, node.size, node.upload_time
 
 
+def known_of(look: Look, user: str, viewer: str, now: int) -> Known:
+    """What is remembered of a look at a file that is there."""
+    assert look.node is not None
+    assert look.reading is not None
+    node = look.node
+    return Known(node.file_id, user, viewer, node.path, *identity_of(node), look.reading.sha3_256, now, 0)
+
+
 def versions_to_read(known: Known | None, history: History, look: Look) -> list[Version]:
     """The old versions whose bytes are needed: the unseen ones, and the one that we knew as current till now.
 

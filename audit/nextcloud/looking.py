@@ -9,6 +9,9 @@ metadata, its bytes, its version list, its metadata again. Both times the same a
 again, MAX_READS times, else later. Then the old versions that are needed, and `look.conclude`. Entries, what the next
 look compares with, and the end of the entry in the queue are one transaction.
 
+Several lookers may work on one source beside each other, on one loop. What one has in hand the others leave alone; what
+was concluded from a chain or a last look that is another one by now is not recorded, and looked at again later.
+
 Whose file it is decides which chain it has (`whose`): the storage owner's, seen through the owner's own account. What
 is shared with an account and whose owner has none here is not recorded. Group folders and external storages belong to
 nobody with a uid ("/group", "/external"), and so to the instance root, unless a root is enrolled under that very name.
@@ -23,22 +26,26 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from audit.batch import Observation
-from audit.chains import find_current
+from audit.chains import find_all_current, find_current
 from audit.errors import AuditError, Fatal, PeerFailed, Refused, TryLater
 from audit.nextcloud import known as rows
 from audit.nextcloud.history import read_history
 from audit.nextcloud.known import Dirty, Hint
-from audit.nextcloud.look import CLOSED, NEW, History, Known, Look, conclude, identity_of, versions_to_read
+from audit.nextcloud.look import CLOSED, NEW, History, Known, Look, conclude, identity_of, known_of, versions_to_read
 from audit.nextcloud.values import Node, Reading, Session, Version
 from audit.recorder import Recorder
 from audit.store import Store
-from verifier.entry import Expired, Operation, Reverted
+from verifier.entry import Operation
 from verifier.errors import Error
 
 AT_ONCE = 4  # looks at a time
 BATCH = 64  # looks in one transaction
 MAX_READS = 3  # of one file that changes while it is read
 GROUP, EXTERNAL = "group", "external"
+WENT_ON = "went on elsewhere while the file was looked at"
+
+
+End = tuple[int, int] | None  # chain and last seq
 
 
 class Found(NamedTuple):
@@ -49,7 +56,7 @@ class Found(NamedTuple):
     observations: Sequence[Observation] = ()
     keep: Known | None = None
     drop: bool = False
-    chain: int | None = None  # that the observations name seqs of
+    end: End = None  # where the chain was when this was concluded
     also: Sequence[Hint] = ()
 
 
@@ -73,6 +80,7 @@ class Looker:
         *,
         pause: Callable[[int, int], Awaitable[None]] | None = None,
         report: Callable[[], None] = lambda: None,
+        in_hand: set[tuple[int, str]] | None = None,
     ) -> None:
         self.store, self.recorder, self.source, self.clock = store, recorder, source, clock
         self.sessions = {session.user: session for session in sessions}
@@ -80,16 +88,31 @@ class Looker:
         self.files = self.bytes = 0
         self.has_folders = False  # whether a hint was about a folder: only a walk tells what changed in it
         self.pause, self._report = pause, report
+        self._in_hand = set() if in_hand is None else in_hand
         self._trash: dict[str, Mapping[int, object]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    async def drain(self) -> None:
-        """Looks at what is queued and due, the oldest first."""
-        while batch := rows.take(self.store.reader(), self.source, BATCH, int(self.clock())):
+    async def drain(self, is_urgent: bool = False) -> None:
+        """Looks at what is queued and due, the oldest first; or at what is urgent alone, beside a scan."""
+        while batch := self._take(rows.URGENT if is_urgent else int(self.clock())):
             await self.look_at_all(batch)
+
+    def _take(self, due: int) -> list[Dirty]:
+        taken = rows.take(self.store.reader(), self.source, BATCH + len(self._in_hand), due)
+        return [dirty for dirty in taken if _key(dirty) not in self._in_hand][:BATCH]
 
     async def look_at_all(self, batch: Sequence[Dirty]) -> None:
         """Looks, and records what each came to; what failed is put off with its reason."""
+        batch = [dirty for dirty in batch if _key(dirty) not in self._in_hand]
+        keys = {_key(dirty) for dirty in batch}
+        self._in_hand |= keys
+        try:
+            await self._look_at_all(batch)
+        finally:
+            self._in_hand -= keys
+        self._report()
+
+    async def _look_at_all(self, batch: Sequence[Dirty]) -> None:
         self._trash.clear()
         results = await asyncio.gather(*(self._try(dirty) for dirty in batch))
         found: dict[int, Found] = {}
@@ -99,7 +122,6 @@ class Looker:
             elif result.file_id not in found:  # else the same file by another way: it stays queued until after this one
                 found[result.file_id or -len(found) - 1] = result
         await asyncio.to_thread(self._record, list(found.values()))
-        self._report()
 
     async def _try(self, dirty: Dirty) -> Found | str:
         """The result, or why there is none."""
@@ -140,12 +162,13 @@ class Looker:
         known = known or rows.get_known(conn, self.source, file_id)
         dirty, look = await self._read(session, node, dirty)
         history = self._history(file_id)
-        if history.status == NEW and not dirty.predates:
+        predates = bool(dirty.predates) or not rows.has_folder(conn, self.source, session.user, "")
+        if history.status == NEW and not predates:
             look = look._replace(copied_from=rows.find_twin(conn, self.source, self._known(look, user, session.user)))
         readings: dict[str, Reading | None] = {}
         for version in versions_to_read(known, history, look):
             readings[version.version_id] = await session.read_version(file_id, version.version_id)
-        look = look._replace(readings=readings, predates=bool(dirty.predates))
+        look = look._replace(readings=readings, predates=predates)
         return self._conclude(dirty, file_id, known, look, user, session.user)._replace(also=also)
 
     def _identify(self, conn: sqlite3.Connection, dirty: Dirty) -> tuple[Dirty, list[Hint]]:
@@ -233,26 +256,22 @@ class Looker:
         with self.store.snapshot() as conn:
             current = find_current(conn, self.source, file_id)
             history = read_history(conn, current)
+            if rows.get_known(conn, self.source, file_id) != known:
+                raise TryLater(WENT_ON)
         steps = conclude(known, history, look)
         user = user or (current.user if current else "")
         observations = [Observation(self.source, file_id, *step, user=user) for step in steps]
-        names = any(isinstance(step.argument, Reverted | Expired) for step in steps)
-        chain = current.id if current is not None and names else None
+        end = None if current is None else (current.id, current.last_seq)
         if look.node is not None:
-            return Found(dirty, file_id, observations, self._known(look, user, viewer), False, chain)
+            return Found(dirty, file_id, observations, self._known(look, user, viewer), False, end)
         if known is None:  # never seen, and gone: nothing is known that could be said of it
-            return Found(dirty, file_id)
+            return Found(dirty, file_id, end=end)
         if history.status in (NEW, CLOSED) or not look.is_in_trash:
-            return Found(dirty, file_id, observations, None, True, chain)
-        return Found(dirty, file_id, observations, known._replace(in_trash=1), False, chain)
+            return Found(dirty, file_id, observations, None, True, end)
+        return Found(dirty, file_id, observations, known._replace(in_trash=1), False, end)
 
     def _known(self, look: Look, user: str, viewer: str) -> Known:
-        assert look.node is not None
-        assert look.reading is not None
-        node = look.node
-        identity = identity_of(node)
-        now = int(self.clock())
-        return Known(node.file_id, user, viewer, node.path, *identity, look.reading.sha3_256, now, 0)
+        return known_of(look, user, viewer, int(self.clock()))
 
     # -- recording ----------------------------------------------------------------------------------------------
 
@@ -260,7 +279,9 @@ class Looker:
         """All in one transaction; where one is refused, each in its own, and that one is put off."""
         observations = [observation for found in batch for observation in found.observations]
         try:
-            self.recorder.record(observations, lambda conn: self._remember(conn, batch))
+            with self.store.lock:  # what `_check` saw still holds when it is written
+                self._check(batch)
+                self.recorder.record(observations, lambda conn: self._remember(conn, batch))
         except (Refused, Error) as error:
             if len(batch) > 1:
                 for found in batch:
@@ -272,15 +293,20 @@ class Looker:
             word = observation.operation.word
             self.counts[word] = self.counts.get(word, 0) + 1
 
+    def _check(self, batch: Sequence[Found]) -> None:
+        """Each chain is where it was when its look was concluded: another look, or a seal, may have come between."""
+        with self.store.snapshot() as conn:
+            now = find_all_current(conn, self.source, [found.file_id for found in batch if found.file_id])
+        for found in batch:
+            current = now.get(found.file_id)
+            if found.file_id and found.end != (None if current is None else (current.id, current.last_seq)):
+                raise Refused(f"chain of file {found.file_id}: {WENT_ON}")
+
     def _remember(self, conn: sqlite3.Connection, batch: Sequence[Found]) -> None:
         now = int(self.clock())
         for found in batch:
-            if found.chain is not None:
-                current = find_current(conn, self.source, found.file_id)
-                if current is None or current.id != found.chain:
-                    raise Refused(f"chain of file {found.file_id}: went on elsewhere while the file was looked at")
             if found.keep is not None:
-                rows.put_known(conn, self.source, found.keep)
+                rows.put_known(conn, self.source, [found.keep])
             elif found.drop:
                 rows.drop_known(conn, self.source, found.file_id)
             rows.add(conn, self.source, found.also, now)
@@ -296,6 +322,10 @@ class Looker:
 def count_entries(counts: Mapping[str, int]) -> dict[str, int]:
     """Counts in the order of the operations' codes."""
     return {operation.word: counts[operation.word] for operation in Operation if operation.word in counts}
+
+
+def _key(dirty: Dirty) -> tuple[int, str]:
+    return dirty.file_id, dirty.place
 
 
 def _same(before: Node, after: Node) -> bool:

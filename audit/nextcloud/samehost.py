@@ -1,8 +1,8 @@
 """A Nextcloud on this very machine, read from its database and its data directory: both read-only.
 
     host = open_host(HostConfig("/var/www/nextcloud/data", "mysql://reader:...@localhost/nextcloud", "oc_", "ocab12"))
-    session = HostSession(host, "alice")                        the values of `audit.nextcloud.values`
-    for user, node, result in host.catch_up(after=0): ...       every file of every home, by rising file id
+    session = HostSession(host, "alice")             the values of `audit.nextcloud.values`
+    rows = host.page(after=0)                        by rising file id, for `audit.nextcloud.catchup`
 
 Some thousand times quicker than WebDAV, and it holds no lock that a user could feel. The price: what is read bypasses
 Nextcloud, so it counts only where disk and database agree. Bytes count when the stat of the file did not move while
@@ -12,8 +12,8 @@ changed behind Nextcloud's back, and WebDAV has to tell.
 
 Covered are home storages, DATA/USER/files. Not covered, and said: object storage, external storages, group folders
 (none of them is a home), and server-side encryption, where the disk holds ciphertext (it begins with HBEGIN) and only
-WebDAV gives what users see. `catch_up` passes over users whose name is so long that Nextcloud stores its md5; a session
-reads them. Old versions are DATA/USER/files_versions/PATH.v<mtime>.
+WebDAV gives what users see. Old versions are DATA/USER/files_versions/PATH.v<mtime>: which there are is the disk's to
+say, since Nextcloud writes rows for older ones only when somebody lists them; a row adds size and author.
 
 Rows of paths are found by md5(path), as Nextcloud does: its collations take "A" for "a". Tables, from Nextcloud 27 on:
 oc_storages, oc_filecache, oc_filecache_extended, oc_mimetypes, oc_files_versions, oc_files_trash.
@@ -24,11 +24,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from hashlib import md5
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Engine, MetaData, String, Table, create_engine, event, select
+from sqlalchemy import BigInteger, Column, Engine, MetaData, String, Table, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -112,7 +112,7 @@ def open_host(config: HostConfig) -> Host:
         raise Usage(f"data directory: {data}: {hashing.describe(error)}") from None
     host = Host(data, root, make_engine(config.database), Tables(config.prefix), config.instance)
     try:
-        host.homes()
+        host.homes(())
     except PeerFailed as error:
         host.close()
         raise Usage(f"{error}: is it Nextcloud's, and is the prefix {config.prefix!r} right?") from None
@@ -171,16 +171,18 @@ class Host:
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
-    def homes(self) -> dict[int, str]:
-        """Storage number -> user, of every home whose id says so (longer ones are hashed: `home_of`)."""
+    def homes(self, users: Collection[str]) -> dict[int, str]:
+        """Storage number -> user, of those users that have a home here."""
         storages = self._tables.storages.c
         rows = self.fetch(select(storages.numeric_id, storages.id).where(storages.id.like(HOME + "%")))
-        return {number: name.removeprefix(HOME) for number, name in rows}
+        found = {number: user for number, name in rows if (user := name.removeprefix(HOME)) in users}
+        hashed = ((self.home_of(user), user) for user in users if _is_hashed(HOME + user))
+        return found | {number: user for number, user in hashed if number is not None}
 
     def home_of(self, user: str) -> int | None:
         """The number of a user's home storage."""
         name = HOME + user
-        if len(name.encode("utf-8")) > MAX_STORAGE_ID:
+        if _is_hashed(name):
             name = _md5(name)
         storages = self._tables.storages.c
         found = self.fetch(select(storages.numeric_id, storages.id).where(storages.id == name))
@@ -197,15 +199,45 @@ class Host:
         found = self.fetch(self._tables.rows().where(f.storage == storage, f.fileid == file_id))
         return Row._make(found[0]) if found else None
 
+    def page(self, after: int) -> list[Row]:
+        """Rows of all storages with a file id above `after`, in that order; none at the end."""
+        f = self._tables.files.c
+        found = self.fetch(self._tables.rows().where(f.fileid > after).order_by(f.fileid).limit(PAGE))
+        return [Row._make(row) for row in found]
+
+    def rows_of(self, file_ids: Sequence[int]) -> dict[int, Row]:
+        """These rows as they are now, by file id."""
+        found = self.fetch(self._tables.rows().where(self._tables.files.c.fileid.in_(file_ids)))
+        return {row[0]: Row._make(row) for row in found}
+
+    def measure(self, storages: Sequence[int]) -> tuple[int, int]:
+        """How many files, and bytes in them, there are in these homes, so that progress has an end."""
+        f, m = self._tables.files.c, self._tables.mimetypes.c
+        is_file = f.path.like(f"{FILES}/%") & (m.mimetype != FOLDER_TYPE)
+        joined = self._tables.files.join(self._tables.mimetypes, f.mimetype == m.id)
+        counted = select(func.count(), func.coalesce(func.sum(f.size), 0)).select_from(joined)
+        files = size = 0
+        for start in range(0, len(storages), PAGE):
+            found = self.fetch(counted.where(is_file, f.storage.in_(storages[start : start + PAGE])))
+            files, size = files + int(found[0][0]), size + int(found[0][1])
+        return files, size
+
     def children(self, folder: Row) -> list[Row]:
         f = self._tables.files.c
         found = self.fetch(self._tables.rows().where(f.storage == folder.storage, f.parent == folder.file_id))
         return [Row._make(row) for row in found]
 
     def versions(self, file_id: int) -> list[Version]:
+        return self.versions_of([file_id]).get(file_id, [])
+
+    def versions_of(self, file_ids: Sequence[int]) -> dict[int, list[Version]]:
+        """The rows of these files' versions, by mtime."""
         v = self._tables.versions.c
-        rows = self.fetch(select(v.timestamp, v.size, v.metadata).where(v.file_id == file_id).order_by(v.timestamp))
-        return [Version(str(time), time, size, _author(metadata)) for time, size, metadata in rows]
+        wanted = select(v.file_id, v.timestamp, v.size, v.metadata).where(v.file_id.in_(file_ids)).order_by(v.timestamp)
+        found: dict[int, list[Version]] = {}
+        for file_id, time, size, metadata in self.fetch(wanted):
+            found.setdefault(file_id, []).append(Version(str(time), time, size, _author(metadata)))
+        return found
 
     def trash(self, user: str, storage: int) -> list[Trashed]:
         t = self._tables.trash.c
@@ -222,11 +254,11 @@ class Host:
 
     def read(self, user: str, row: Row) -> Reading:
         """The bytes of a file that the database describes so, before and after they were read."""
-        seen = self._seen(user, row)
+        seen = self.seen(user, row)
         result = hashing.hash_file(self.root, seen)
         if self.row_of(row.storage, row.file_id) != row:
             raise TryLater(f"{row.path}: changed while it was read")
-        return self._judge(user, row, result)
+        return self.judge(user, row, result)
 
     def read_path(self, user: str, path: str) -> Reading | None:
         """The bytes of an old version, which no row describes; None where there is none."""
@@ -242,55 +274,10 @@ class Host:
             if result.reason == "vanished":
                 return None
             raise TryLater(f"{path}: {result.detail}")
-        self._refuse_ciphertext(full)
+        self.refuse_ciphertext(full)
         return Reading(result.seen.size, result.digest)
 
-    def catch_up(self, after: int = 0, workers: int = 2) -> Iterator[tuple[str, Node, Reading | Problem]]:
-        """Every file of every home with a file id above `after`, in that order, hashed by several threads.
-
-        A file that is being written, or is not what the database says, comes as a Problem: another look has to tell.
-        """
-        while page := self._page(after):
-            after = page[-1].file_id
-            homes = self.homes()
-            files = [(homes[row.storage], row) for row in page if row.storage in homes and _is_file(row)]
-            yield from self._read_page(files, workers)
-
-    def _page(self, after: int) -> list[Row]:
-        f = self._tables.files.c
-        found = self.fetch(self._tables.rows().where(f.fileid > after).order_by(f.fileid).limit(PAGE))
-        return [Row._make(row) for row in found]
-
-    def _read_page(self, files: list[tuple[str, Row]], workers: int) -> Iterator[tuple[str, Node, Reading | Problem]]:
-        wanted: list[tuple[str, Row, Seen | Problem]] = []
-        for user, row in files:
-            try:
-                wanted.append((user, row, self._seen(user, row)))
-            except (TryLater, PeerFailed) as error:
-                wanted.append((user, row, Problem(row.path, "changing", str(error))))
-        results = hashing.hash_files(self.root, [seen for *_, seen in wanted if isinstance(seen, Seen)], workers)
-        hashed = [seen if isinstance(seen, Problem) else next(results) for *_, seen in wanted]
-        now = {row.file_id: row for row in self._again([row for _, row, _ in wanted])}
-        for (user, row, _), result in zip(wanted, hashed, strict=True):
-            yield user, to_node(row, user), self._settle(user, row, now.get(row.file_id), result)
-
-    def _settle(self, user: str, row: Row, now: Row | None, result: Hashed | Problem) -> Reading | Problem:
-        if now != row:
-            return Problem(row.path, "changing", "changed while it was read")
-        try:
-            return self._judge(user, row, result)
-        except (TryLater, PeerFailed) as error:
-            return result if isinstance(result, Problem) else Problem(row.path, "unreadable", str(error))
-
-    def _again(self, rows: list[Row]) -> list[Row]:
-        """The same rows as they are now."""
-        if not rows:
-            return []
-        f = self._tables.files.c
-        first, last = rows[0].file_id, rows[-1].file_id
-        return [Row._make(row) for row in self.fetch(self._tables.rows().where(f.fileid.between(first, last)))]
-
-    def _seen(self, user: str, row: Row) -> Seen:
+    def seen(self, user: str, row: Row) -> Seen:
         """The file on disk, which has to look as its row says."""
         path = f"{user}/{row.path}"
         try:
@@ -303,16 +290,17 @@ class Host:
             raise TryLater(f"{row.path}: disk and database disagree: being written, or changed behind Nextcloud's back")
         return seen
 
-    def _judge(self, user: str, row: Row, result: Hashed | Problem) -> Reading:
+    def judge(self, user: str, row: Row, result: Hashed | Problem) -> Reading:
+        """What was read, where it is what the row says."""
         if isinstance(result, Problem):
             kind = PeerFailed if result.reason == "unreadable" else TryLater
             raise kind(f"{row.path}: {result.detail}")
         if (result.seen.size, result.seen.mtime_ns // 1_000_000_000) != (row.size, row.storage_mtime):
             raise TryLater(f"{row.path}: changed while it was read")
-        self._refuse_ciphertext(f"{user}/{row.path}")
+        self.refuse_ciphertext(f"{user}/{row.path}")
         return Reading(result.seen.size, result.digest)
 
-    def _refuse_ciphertext(self, path: str) -> None:
+    def refuse_ciphertext(self, path: str) -> None:
         try:
             fd = hashing.open_file(self.root, path)
         except OSError:
@@ -406,7 +394,8 @@ class HostFirst:
     """
 
     def __init__(self, session: Session, host: Host) -> None:
-        self.user, self._dav, self._disk = session.user, session, HostSession(host, session.user)
+        self.user, self.host = session.user, host
+        self._dav, self._disk = session, HostSession(host, session.user)
 
     async def instance_id(self) -> str:
         shown, here = await self._dav.instance_id(), await self._disk.instance_id()
@@ -454,8 +443,13 @@ def _is_below(path: str, folder: str) -> bool:
     return path.startswith(folder + "/")
 
 
-def _is_file(row: Row) -> bool:
+def is_file(row: Row) -> bool:
+    """Whether a row is a file that its user sees."""
     return _is_below(row.path, FILES) and row.mime != FOLDER_TYPE
+
+
+def _is_hashed(storage: str) -> bool:
+    return len(storage.encode("utf-8")) > MAX_STORAGE_ID
 
 
 def _author(metadata: object) -> str:

@@ -1,15 +1,16 @@
 """A Nextcloud as a source: walks by folder etags, looks at what changed, reads again what nobody has read for long.
 
-    source = add_nextcloud(store, directory, "nextcloud:https://cloud.example.org")
-    summary = source.scan(store, recorder, ...)
+    source = add_nextcloud(store, "nextcloud:https://cloud.example.org", opener)
+    summary = source.scan(Job(store, recorder))
 
-A scan is, for each account: walk, trash, drain the queue; then a share of the re-reading. A walk lists a folder, queues
+A scan is the first catch-up, where the Nextcloud is on this machine (`catchup`); for each account: walk, trash, drain
+the queue; then a share of the re-reading. A walk lists a folder, queues
 what is new, changed or gone there, and enters the folders whose etag is not the one that it knows. The etag of a folder
 is stored once everything below it is queued, so a walk that is cut short goes on where it was, and what is queued is
 durable. Where a folder's etag moved and nothing in it did, all its files are read: an upload with equal metadata moves
 nothing else. Where something else did, it may hide behind that: small folders are read all the same, of large ones a
 hint or the re-reading has to tell. The queue is drained whenever it is long, so memory and disk stay flat however many
-files there are.
+files there are. What events tell of is looked at meanwhile, by `look`.
 
 Re-reading goes over everything within `days`, an equal share each day, the longest unread first, for at most `hours` a
 day at `bytes_per_s`; what it has used of that outlives a restart.
@@ -19,8 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -30,12 +31,14 @@ from audit.chains import find_enrolled
 from audit.errors import AuditError, Fatal, Refused
 from audit.folder import Problem, Progress
 from audit.nextcloud import known as rows
+from audit.nextcloud.catchup import CatchUp, host_of
 from audit.nextcloud.known import Dirty, Hint
+from audit.nextcloud.limits import NO_LIMITS, Limits, Rate, Throttle
+from audit.nextcloud.line import Line, Opener
 from audit.nextcloud.look import identity_of
 from audit.nextcloud.looking import BATCH, Looker, count_entries, whose
 from audit.nextcloud.values import Node, Session
-from audit.recorder import Recorder
-from audit.scanning import MIGRATE_LIMIT, Summary
+from audit.scanning import MIGRATE_LIMIT, Job, Summary
 from audit.schema import NextcloudDirty, Source, sql, table
 from audit.store import Store
 from verifier.errors import Error, Usage
@@ -47,8 +50,6 @@ SMALL_FOLDER = 64, 8 << 20  # files and bytes that are read again whenever the f
 TRASH_PAGE = 1_000
 DAY_S = 86_400
 
-Opener = Callable[[], AbstractAsyncContextManager[Sequence[Session]]]
-
 _SOURCES, _DIRTY = table(Source), table(NextcloudDirty)
 _LIST = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
 _SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
@@ -58,37 +59,6 @@ _FAILING = sql(
     .limit(bindparam("limit"))
     .offset(bindparam("start"))
 )
-
-
-class Budget(NamedTuple):
-    """Everything is read again within `days`, in at most `hours` a day, at `bytes_per_s` (0: as fast as it goes)."""
-
-    days: int = 30
-    hours: float = 5.0
-    bytes_per_s: float = 20e6
-
-
-class Rate(NamedTuple):
-    """A bound on looks at new and changed files; 0 is none."""
-
-    files_per_s: float = 0.0
-    bytes_per_s: float = 0.0
-
-
-class Throttle:
-    """Waits so that on average no more than the rate goes through. A file that is large makes the next one wait."""
-
-    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rate, self._clock, self._free = rate, clock, 0.0
-
-    async def wait(self, files: int, size: int) -> None:
-        now = self._clock()
-        start = max(now, self._free)
-        per_file = files / self.rate.files_per_s if self.rate.files_per_s else 0.0
-        per_byte = size / self.rate.bytes_per_s if self.rate.bytes_per_s else 0.0
-        self._free = start + max(per_file, per_byte)
-        if start > now:
-            await asyncio.sleep(start - now)
 
 
 def open_configured(directory: str) -> AbstractAsyncContextManager[Sequence[Session]]:
@@ -114,63 +84,47 @@ class NextcloudSource(NamedTuple):
     row: int
     source_id: str
     url: str
-    opener: Opener
-    rate: Rate = Rate()
-    budget: Budget = Budget()
+    line: Line
+    limits: Limits = NO_LIMITS
 
     @property
     def name(self) -> str:
         return self.url
 
-    def scan(
-        self,
-        store: Store,
-        recorder: Recorder,
-        *,
-        full: bool = False,
-        exclude: Iterable[str] = (),
-        enrolled_only: bool = False,
-        progress: Callable[[Progress], object] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> Summary:
-        """One scan, recorded: everything in the summary is durable when this returns. Runs a loop of its own."""
-        del exclude  # no file of a Nextcloud is in the log's directory as such
-        return asyncio.run(_Scan(self, store, recorder, clock, progress, enrolled_only).run(full))
+    def scan(self, job: Job) -> Summary:
+        """One scan, recorded: everything in the summary is durable when this returns."""
+        return self.line.run(_Scan(self, job).run)
 
-    def look(
-        self,
-        store: Store,
-        recorder: Recorder,
-        *,
-        enrolled_only: bool = False,
-        progress: Callable[[Progress], object] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> Looked:
-        """Looks at everything in the queue that is due, and walks nowhere. Never beside a scan of the same source."""
-        if rows.next_due(store.reader(), self.row) is None:
+    def look(self, job: Job) -> Looked:
+        """Looks at what in the queue is due, and walks nowhere; while a scan runs, at what is urgent alone."""
+        if rows.next_due(job.store.reader(), self.row) is None:
             return Looked(0, False)
-        return asyncio.run(_Scan(self, store, recorder, clock, progress, enrolled_only).look())
+        return self.line.run(_Scan(self, job).look)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Scans and looks in the block may run beside each other, and share their sessions."""
+        return self.line.kept()
 
     def next_due(self, store: Store) -> int | None:
         """When the first of the queue is due; None where it is empty."""
         return rows.next_due(store.reader(), self.row)
 
 
-def add_nextcloud(store: Store, spec: str, opener: Opener) -> NextcloudSource:
+def add_nextcloud(store: Store, spec: str, opener: Opener, limits: Limits = NO_LIMITS) -> NextcloudSource:
     """The Nextcloud as a source of this log, known or new: it is asked for its instance id."""
     url = spec.removeprefix(f"{SCHEME}:")
     if not url or url == spec or url.endswith("/"):
         raise Usage(f"source: got {spec!r}, want nextcloud:URL without a slash at its end")
     source_id = f"{SCHEME}:{asyncio.run(_ask_instance(opener))}"
-    return NextcloudSource(store.add_source(spec, source_id), source_id, url, opener)
+    return NextcloudSource(store.add_source(spec, source_id), source_id, url, Line(opener), limits)
 
 
-def list_nextclouds(store: Store, opener: Opener) -> list[NextcloudSource]:
+def list_nextclouds(store: Store, opener: Opener, limits: Limits = NO_LIMITS) -> list[NextcloudSource]:
     """Every Nextcloud that the log knows."""
     start = f"{SCHEME}:"
     found = store.reader().execute(_LIST).fetchall()
     return [
-        NextcloudSource(row, name, spec.removeprefix(start), opener)
+        NextcloudSource(row, name, spec.removeprefix(start), Line(opener), limits)
         for row, name, spec in found
         if spec.startswith(start)
     ]
@@ -196,30 +150,27 @@ class _Folder(NamedTuple):
 
 
 class _Scan:
-    def __init__(
-        self,
-        source: NextcloudSource,
-        store: Store,
-        recorder: Recorder,
-        clock: Callable[[], float],
-        progress: Callable[[Progress], object] | None,
-        enrolled_only: bool,
-    ) -> None:
-        self.source, self.store, self.recorder, self.clock = source, store, recorder, clock
-        self._progress, self._enrolled_only = progress, enrolled_only
+    def __init__(self, source: NextcloudSource, job: Job) -> None:
+        self.source, self.job = source, job
+        self.store, self.recorder, self.clock = job.store, job.recorder, job.clock
         self.problems: list[Problem] = []
         self._others: dict[str, int] = {}  # owners without an account here -> files and folders of theirs
 
-    async def run(self, full: bool) -> Summary:
-        async with self._open() as sessions:
-            looker = self._looker(sessions)
-            for session in sessions:
-                await self._one_account(looker, session)
-            await looker.drain()
-            if full:
-                await self.reread(looker, int(self.clock()))
-            else:
-                await self.reread_share(looker)
+    async def run(self) -> Summary:
+        self.source.line.is_scanning = True
+        try:
+            async with self._open(renew=True) as sessions:
+                looker = self._looker(sessions)
+                await self.catch_up(looker, sessions)
+                for session in sessions:
+                    await self._one_account(looker, session)
+                await looker.drain()
+                if self.job.full:
+                    await self.reread(looker, int(self.clock()))
+                else:
+                    await self.reread_share(looker)
+        finally:
+            self.source.line.is_scanning = False
         with self.store.transaction() as conn:
             conn.execute(_SET_SCANNED, (int(self.clock()), self.source.row))
         migrated = await asyncio.to_thread(self.recorder.migrate, self.source.row, MIGRATE_LIMIT)
@@ -229,7 +180,7 @@ class _Scan:
         async with self._open() as sessions:
             looker = self._looker(sessions)
             if sessions:  # else nobody has enrolled yet, and the hints wait
-                await looker.drain()
+                await looker.drain(is_urgent=self.source.line.is_scanning)
         return Looked(sum(looker.counts.values()), looker.has_folders)
 
     def _looker(self, sessions: Sequence[Session]) -> Looker:
@@ -239,25 +190,47 @@ class _Scan:
             self.source.row,
             sessions,
             self.clock,
-            pause=Throttle(self.source.rate).wait,
+            pause=Throttle(self.source.limits.rate).wait,
             report=lambda: self._report(looker),
+            in_hand=self.source.line.in_hand,
         )
         return looker
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[list[Session]]:
+    async def _open(self, renew: bool = False) -> AsyncIterator[list[Session]]:
         """The sessions of this very Nextcloud, of those users that are to be recorded."""
-        async with self.source.opener() as sessions:
-            for session in sessions[:1]:
-                name = f"{SCHEME}:{await session.instance_id()}"
-                if name != self.source.source_id:
-                    raise Refused(f"source: {self.source.url} is {name} by now, want {self.source.source_id}")
+        async with self.source.line.sessions(self._check_instance, renew) as sessions:
             conn = self.store.reader()
             yield [
                 session
                 for session in sessions
-                if not self._enrolled_only or find_enrolled(conn, self.source.row, session.user) is not None
+                if not self.job.enrolled_only or find_enrolled(conn, self.source.row, session.user) is not None
             ]
+
+    async def _check_instance(self, sessions: Sequence[Session]) -> None:
+        for session in sessions[:1]:
+            name = f"{SCHEME}:{await session.instance_id()}"
+            if name != self.source.source_id:
+                raise Refused(f"source: {self.source.url} is {name} by now, want {self.source.source_id}")
+
+    async def catch_up(self, looker: Looker, sessions: Sequence[Session]) -> None:
+        """Where the data directory is on this machine: what no walk has come past yet is read from there first."""
+        conn, row = self.store.reader(), self.source.row
+        users = [session.user for session in sessions if not rows.is_begun(conn, row, session.user)]
+        host = host_of(sessions)
+        if host is None or not users:
+            return
+        try:
+            begun = await asyncio.to_thread(CatchUp, self.job, row, host, users, self.source.limits.rate, looker.counts)
+            try:
+                await asyncio.to_thread(begun.run)
+            except asyncio.CancelledError:
+                begun.stop()
+                raise
+        except Fatal:
+            raise
+        except (AuditError, Error) as error:  # the walk reads all the same, over WebDAV
+            self.problems.append(Problem("", "catch-up", str(error)))
 
     async def _one_account(self, looker: Looker, session: Session) -> None:
         """A server or an account that does not answer is a problem; the others go on."""
@@ -384,7 +357,7 @@ class _Scan:
 
     async def reread_share(self, looker: Looker) -> None:
         """Today's share of all files, as far as today's hours go."""
-        row, budget, now = self.source.row, self.source.budget, int(self.clock())
+        row, budget, now = self.source.row, self.source.limits.budget, int(self.clock())
         used = rows.get_reads(self.store.reader(), row, now // DAY_S)
         share = -(-rows.count_known(self.store.reader(), row) // budget.days) - used.files
         left_s = budget.hours * 3600 - used.milliseconds / 1000
@@ -401,9 +374,9 @@ class _Scan:
     # -- how it goes --------------------------------------------------------------------------------------------
 
     def _report(self, looker: Looker) -> None:
-        if self._progress is not None:
+        if self.job.progress is not None:
             waiting = rows.count_dirty(self.store.reader(), self.source.row)
-            self._progress(Progress(looker.files, looker.files + waiting, looker.bytes, looker.bytes))
+            self.job.progress(Progress(looker.files, looker.files + waiting, looker.bytes, looker.bytes))
 
     def _all_problems(self) -> list[Problem]:
         """What could not be listed, read, or is nobody's here."""

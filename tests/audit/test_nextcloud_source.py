@@ -21,10 +21,12 @@ from audit.nextcloud import known as rows
 from audit.nextcloud.coverage import Coverage, Unreadable, measure
 from audit.nextcloud.hints import Hint as EventHint
 from audit.nextcloud.known import Hint, from_event
+from audit.nextcloud.limits import Budget, Limits, Rate, Throttle
+from audit.nextcloud.line import Line
 from audit.nextcloud.looking import Looker
-from audit.nextcloud.source import Budget, Rate, Throttle, add_nextcloud, list_nextclouds
+from audit.nextcloud.source import add_nextcloud, list_nextclouds
 from audit.nextcloud.values import Node
-from audit.scanning import Stopped, Summary
+from audit.scanning import Job, Stopped, Summary
 from tests.audit.log_setup import LogSetup, content_of
 from tests.audit.small_cloud import File, SmallCloud, SmallSession
 from verifier.chain import Chain
@@ -40,13 +42,16 @@ class Town:
     def __init__(self, directory: Path, *users: str) -> None:
         self.log, self.cloud = LogSetup(directory), SmallCloud(*users)
         self.source = add_nextcloud(self.log.store, SPEC, self.cloud.opener())  # type: ignore[arg-type]
-        self.source = self.source._replace(budget=Budget(hours=0))
+        self.source = self.source._replace(limits=Limits(budget=Budget(hours=0)))
         self.log.source = self.source.row
 
     def scan(self, **more: object) -> Summary:
         self.cloud.now += 10
         self.log.clock.now += 10
-        return self.source.scan(self.log.store, self.log.recorder, clock=self.log.clock, **more)  # type: ignore[arg-type]
+        return self.source.scan(self.job(**more))
+
+    def job(self, **more: object) -> Job:
+        return Job(self.log.store, self.log.recorder, self.log.clock, **more)  # type: ignore[arg-type]
 
     def look(self, *hints: Hint) -> Looker:
         """What a webhook leads to: these files are looked at, and no folder is walked."""
@@ -368,7 +373,7 @@ def test_queue_is_durable_and_each_file_stands_in_it_once(town: Town) -> None:
     town.log.reopen()
     assert town.dirty() == 2
     town.look()
-    assert (town.dirty(), town.told(file)) == (0, ["created"])
+    assert (town.dirty(), town.told(file)) == (0, ["adopted"])  # no walk has ended: who knows since when it is there
 
 
 def test_hints_without_a_name_or_a_file_come_to_nothing_bad(town: Town) -> None:
@@ -378,7 +383,7 @@ def test_hints_without_a_name_or_a_file_come_to_nothing_bad(town: Town) -> None:
     town.look(*map(from_event, events), Hint(99, "alice", "gone"))
     assert (town.dirty(), find_current(town.log.store.reader(), town.source.row, file)) == (0, None)
     town.look(from_event(EventHint(file, "", None)))
-    assert (town.dirty(), town.told(file)) == (0, ["created"])
+    assert (town.dirty(), town.told(file)) == (0, ["adopted"])  # no walk has ended: who knows since when it is there
 
 
 def test_deletion_hinted_by_path_alone(town: Town) -> None:
@@ -473,7 +478,7 @@ def test_rereading_goes_over_everything_in_its_days(town: Town) -> None:
     for i in range(10):
         town.cloud.put(f"{i}", b"x", 100)
     town.scan()
-    town.source = town.source._replace(budget=Budget(days=5, hours=1, bytes_per_s=0))
+    town.source = town.source._replace(limits=Limits(budget=Budget(days=5, hours=1, bytes_per_s=0)))
     seen: list[str] = []
     for _ in range(5):
         town.log.clock.now += 86_400
@@ -500,7 +505,7 @@ def test_throttle_spreads_what_it_lets_through() -> None:
         now[0] += seconds
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audit.nextcloud.source.asyncio.sleep", sleep)
+        patch.setattr("audit.nextcloud.limits.asyncio.sleep", sleep)
         asyncio.run(run())
     assert waits == pytest.approx([0.1, 5.1, 5.2])
     assert now[0] == pytest.approx(5.1)
@@ -617,7 +622,7 @@ def test_shared_file_is_its_owners(tmp_path: Path) -> None:
     async def opened() -> AsyncIterator[list[SmallSession]]:
         yield [BobsSession(town.cloud, "alice")]
 
-    town.source = town.source._replace(opener=opened)
+    town.source = town.source._replace(line=Line(opened))
     mounts = ["shared", ""]
     while mounts:  # whichever way it is told
         summary = town.scan()

@@ -21,7 +21,8 @@ from audit.directory import open_log
 from audit.nextcloud.client import Account, AppAPI, Config, Secret, open_sessions
 from audit.nextcloud.inbox import EventKeys, Inbox
 from audit.nextcloud.known import count_dirty
-from audit.nextcloud.source import Budget, NextcloudSource, add_nextcloud
+from audit.nextcloud.limits import Budget, Limits
+from audit.nextcloud.source import NextcloudSource, add_nextcloud
 from audit.service import Service
 from tests.audit.town import LOG_URL, Town
 from tests.nextcloud.fake import FakeNextcloud, webhook_bodies
@@ -78,7 +79,7 @@ class CloudTown(Town):
         os.chmod(file, 0o600)
         opener = partial(open_sessions, config, httpx.ASGITransport(self.fake.app))
         self.cloud: NextcloudSource = add_nextcloud(log.store, f"nextcloud:{URL}", opener)._replace(
-            budget=Budget(hours=0)
+            limits=Limits(budget=Budget(hours=0))
         )
         self.service = Service(
             log,

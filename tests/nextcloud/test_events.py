@@ -163,7 +163,7 @@ def test_inbox_gives_an_error_to_everybody_who_waits(town: CloudTown, monkeypatc
     """[R] What is not on disk is not acknowledged."""
     service = town.service
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **more: object) -> None:
         raise TryLater("log.db: disk full")
 
     monkeypatch.setattr("audit.nextcloud.known.add", fail)

@@ -3,99 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
-from hashlib import md5, sha3_256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from audit import hashing
 from audit.errors import PeerFailed, TryLater
-from audit.hashing import Problem
-from audit.nextcloud import samehost
+from audit.nextcloud.catchup import Caught, read_homes
 from audit.nextcloud.client import parse_config
 from audit.nextcloud.samehost import Host, HostConfig, HostFirst, HostSession, open_host
 from audit.nextcloud.values import Node, Reading, Trashed, Version
-from tests.nextcloud.databases import KINDS, database
+from tests.nextcloud.databases import KINDS
+from tests.nextcloud.homes import ALICE, BOB, LONG, LONG_NAME, PLAIN, HomeCloud, home_cloud, opened, reading
 from verifier.errors import Malformed, Usage
-
-FOLDER, PLAIN = 1, 2
-ALICE, BOB, LONG = 10, 11, 12
-LONG_NAME = "x" * 80
-
-
-class Cloud:
-    """A small Nextcloud: rows in a database, files in a folder."""
-
-    def __init__(self, data: Path, address: str, writing: str) -> None:
-        self.data, self.address, self.engine = data, address, create_engine(writing)
-        self.next_id = 100
-        self.insert("oc_mimetypes", id=FOLDER, mimetype="httpd/unix-directory")
-        self.insert("oc_mimetypes", id=PLAIN, mimetype="text/plain")
-        hashed = md5(f"home::{LONG_NAME}".encode()).hexdigest()
-        for number, name in ((ALICE, "home::alice"), (BOB, "home::bob"), (LONG, hashed), (13, "object::user:eve")):
-            self.insert("oc_storages", numeric_id=number, id=name)
-        self.folders = {(storage, "files"): self.folder(storage, "files", -1) for storage in (ALICE, BOB, LONG)}
-
-    def insert(self, table: str, **values: Any) -> None:
-        names = ", ".join('"user"' if n == "user" and self.engine.name != "mysql" else n for n in values)
-        marks = ", ".join(f":{name}" for name in values)
-        with self.engine.begin() as connection:
-            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), values)
-
-    def run(self, statement: str, **values: Any) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(text(statement), values)
-
-    def row(self, storage: int, path: str, parent: int, mime: int, size: int, mtime: int, **other: Any) -> int:
-        self.next_id += 1
-        values = {"encrypted": 0, "etag": f"e{self.next_id}", **other}
-        key = {"fileid": self.next_id, "storage": storage, "path": path, "path_hash": md5(path.encode()).hexdigest()}
-        self.insert(
-            "oc_filecache", **key, parent=parent, mimetype=mime, size=size, mtime=mtime, storage_mtime=mtime, **values
-        )
-        return self.next_id
-
-    def folder(self, storage: int, path: str, parent: int) -> int:
-        return self.row(storage, path, parent, FOLDER, 0, 1_700_000_000)
-
-    def write(self, user: str, path: str, data: bytes, mtime: int = 1_700_000_000) -> Path:
-        target = self.data / user / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        os.utime(target, (mtime, mtime))
-        return target
-
-    def put(self, user: str, storage: int, path: str, data: bytes, mtime: int = 1_700_000_000, **other: Any) -> int:
-        """A file below the user's root, which Nextcloud knows."""
-        self.write(user, f"files/{path}", data, mtime)
-        return self.row(storage, f"files/{path}", self.folders[storage, "files"], PLAIN, len(data), mtime, **other)
 
 
 @pytest.fixture(params=KINDS)
-def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
-    with database(request.param, tmp_path) as (address, writing):
-        data = tmp_path / "data"
-        data.mkdir()
-        made = Cloud(data, address, writing)
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HomeCloud]:
+    with home_cloud(request.param, tmp_path) as made:
         yield made
-        made.engine.dispose()
 
 
-def opened(cloud: Cloud) -> Host:
-    return open_host(HostConfig(str(cloud.data), cloud.address, "oc_", "ocinstance"))
+def caught(host: Host) -> list[Caught]:
+    """What a catch-up of everybody's homes reads."""
+    homes = host.homes(("alice", "bob", LONG_NAME))
+    return [one for batch in read_homes(host, homes) for one in batch]
 
 
-def reading(data: bytes) -> Reading:
-    return Reading(len(data), sha3_256(data).digest())
-
-
-def test_samehost_says_what_webdav_says(cloud: Cloud) -> None:
+def test_samehost_says_what_webdav_says(cloud: HomeCloud) -> None:
     """A file by path, by id and in its folder; its versions with their bytes; the trash."""
     number = cloud.put("alice", ALICE, "Brief ä\n.txt", b"second", 1_700_000_100)
     cloud.insert("oc_filecache_extended", fileid=number, upload_time=1_700_000_101)
@@ -126,7 +66,7 @@ def test_samehost_says_what_webdav_says(cloud: Cloud) -> None:
     host.close()
 
 
-def test_samehost_keeps_users_apart(cloud: Cloud) -> None:
+def test_samehost_keeps_users_apart(cloud: HomeCloud) -> None:
     """Another user's file is not found by its id, nor in the trash, nor by a path that differs in case."""
     number = cloud.put("bob", BOB, "b.txt", b"b")
     cloud.put("alice", ALICE, "a.txt", b"a")
@@ -142,16 +82,16 @@ def test_samehost_keeps_users_apart(cloud: Cloud) -> None:
     host.close()
 
 
-def test_samehost_cannot_write(cloud: Cloud) -> None:
+def test_samehost_cannot_write(cloud: HomeCloud) -> None:
     """Whatever rights the account has, the connection refuses to change anything."""
     host = opened(cloud)
     with pytest.raises(SQLAlchemyError, match="(?i)read.?only"), host._engine.begin() as connection:
         connection.execute(text("DELETE FROM oc_storages"))
-    assert host.homes() == {ALICE: "alice", BOB: "bob"}
+    assert host.homes(("alice", "bob")) == {ALICE: "alice", BOB: "bob"}
     host.close()
 
 
-def test_samehost_reads_nothing_that_disk_and_database_tell_apart(cloud: Cloud) -> None:
+def test_samehost_reads_nothing_that_disk_and_database_tell_apart(cloud: HomeCloud) -> None:
     """Being written, or changed behind Nextcloud's back: no digest counts, whichever of size and time differs."""
     cloud.put("alice", ALICE, "size.txt", b"one")
     cloud.put("alice", ALICE, "time.txt", b"one")
@@ -166,11 +106,11 @@ def test_samehost_reads_nothing_that_disk_and_database_tell_apart(cloud: Cloud) 
         assert node is not None
         with pytest.raises(TryLater, match="disagree"):
             asyncio.run(session.read(name, node.etag))
-    assert [type(result) for _, _, result in host.catch_up()] == [Problem] * 3
+    assert [one.look for one in caught(host)] == [None] * 3
     host.close()
 
 
-def test_samehost_reads_nothing_that_changes_meanwhile(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samehost_reads_nothing_that_changes_meanwhile(cloud: HomeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that is another one after the reading than before it: no digest counts, in a session and in a catch-up."""
     number = cloud.put("alice", ALICE, "a.txt", b"one")
     host = opened(cloud)
@@ -186,22 +126,22 @@ def test_samehost_reads_nothing_that_changes_meanwhile(cloud: Cloud, monkeypatch
     assert node is not None
     with pytest.raises(TryLater, match="while it was read"):
         asyncio.run(HostSession(host, "alice").read("a.txt", node.etag))
-    ((_, _, result),) = host.catch_up()
-    assert isinstance(result, Problem)
-    assert result.reason == "changing"
+    assert [one.look for one in caught(host)] == [None]
     host.close()
 
 
-def test_samehost_shows_bytes_that_changed_under_the_same_metadata(cloud: Cloud) -> None:
+def test_samehost_shows_bytes_that_changed_under_the_same_metadata(cloud: HomeCloud) -> None:
     """Equal size and time hide nothing: the digest is of the bytes that are there."""
     number = cloud.put("alice", ALICE, "pay.txt", b"pay 100 to alice")
     cloud.write("alice", "files/pay.txt", b"pay 999 to mario")
     host = opened(cloud)
-    assert [(node.file_id, result) for _, node, result in host.catch_up()] == [(number, reading(b"pay 999 to mario"))]
+    assert [(one.node.file_id, one.look and one.look.reading) for one in caught(host)] == [
+        (number, reading(b"pay 999 to mario"))
+    ]
     host.close()
 
 
-def test_samehost_refuses_another_etag(cloud: Cloud) -> None:
+def test_samehost_refuses_another_etag(cloud: HomeCloud) -> None:
     """What was looked at before is not what is read now."""
     cloud.put("alice", ALICE, "a.txt", b"a")
     host = opened(cloud)
@@ -210,13 +150,12 @@ def test_samehost_refuses_another_etag(cloud: Cloud) -> None:
     host.close()
 
 
-def test_samehost_never_takes_ciphertext_for_content(cloud: Cloud) -> None:
+def test_samehost_never_takes_ciphertext_for_content(cloud: HomeCloud) -> None:
     """Server-side encryption is seen in the row, and where that lies, in the bytes."""
     cloud.put("alice", ALICE, "row.txt", b"x", encrypted=1)
     cloud.put("alice", ALICE, "bytes.txt", b"HBEGIN:oc_encryption_module:OC_DEFAULT_MODULE:HEND")
     host = opened(cloud)
-    results = {node.path: result for _, node, result in host.catch_up()}
-    assert all(isinstance(result, Problem) and "encrypted" in result.detail for result in results.values())
+    assert [one.look for one in caught(host)] == [None, None]
     session = HostSession(host, "alice")
     node = asyncio.run(session.stat("bytes.txt"))
     assert node is not None
@@ -225,7 +164,7 @@ def test_samehost_never_takes_ciphertext_for_content(cloud: Cloud) -> None:
     host.close()
 
 
-def test_samehost_follows_no_link_out_of_a_home(cloud: Cloud) -> None:
+def test_samehost_follows_no_link_out_of_a_home(cloud: HomeCloud) -> None:
     """A user who can plant a link reads nothing of anybody else's."""
     secret = cloud.data / "secret"
     secret.write_bytes(b"secret")
@@ -234,26 +173,11 @@ def test_samehost_follows_no_link_out_of_a_home(cloud: Cloud) -> None:
     target.unlink()
     target.symlink_to(secret)
     host = opened(cloud)
-    assert [type(result) for _, _, result in host.catch_up()] == [Problem]
+    assert [one.look for one in caught(host)] == [None]
     host.close()
 
 
-def test_samehost_catches_up_from_where_it_was(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file of every home comes once, page by page, and a second run goes on after any of them."""
-    monkeypatch.setattr(samehost, "PAGE", 7)
-    names = [f"f{i:02}.txt" for i in range(20)]
-    numbers = [
-        cloud.put("alice" if i % 2 else "bob", ALICE if i % 2 else BOB, name, name.encode())
-        for i, name in enumerate(names)
-    ]
-    host = opened(cloud)
-    found = [(node.file_id, result) for _, node, result in host.catch_up()]
-    assert found == [(number, reading(name.encode())) for number, name in zip(numbers, names, strict=True)]
-    assert [node.file_id for _, node, _ in host.catch_up(after=numbers[11])] == numbers[12:]
-    host.close()
-
-
-def test_samehost_knows_users_with_long_names(cloud: Cloud) -> None:
+def test_samehost_knows_users_with_long_names(cloud: HomeCloud) -> None:
     """Nextcloud stores the md5 of a long storage id; such a user is found by name."""
     cloud.put(LONG_NAME, LONG, "a.txt", b"a")
     host = opened(cloud)
@@ -261,6 +185,7 @@ def test_samehost_knows_users_with_long_names(cloud: Cloud) -> None:
     node = asyncio.run(session.stat("a.txt"))
     assert node is not None
     assert asyncio.run(session.read("a.txt", node.etag)) == reading(b"a")
+    assert [(one.user, one.node) for one in caught(host)] == [(LONG_NAME, node)]
     with pytest.raises(PeerFailed, match="no home storage"):
         asyncio.run(HostSession(host, "eve").stat("a.txt"))
     host.close()
@@ -292,7 +217,7 @@ class Dav(HostSession):
         return reading(b"an old one") if version_id == "5" else None
 
 
-def test_samehost_reads_the_disk_first(cloud: Cloud) -> None:
+def test_samehost_reads_the_disk_first(cloud: HomeCloud) -> None:
     """Bytes come from the disk; where it can't tell, WebDAV is asked, and only then."""
     cloud.put("alice", ALICE, "a.txt", b"a")
     number = cloud.put("alice", ALICE, "secret.txt", b"x", encrypted=1)
