@@ -32,18 +32,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
-
-from sqlalchemy import MetaData
-from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
 
 from audit.errors import AuditError, Fatal, PeerFailed, TryLater
-from audit.mapstore import CREATE_MAP_PAGES, MapError, MapStore
+from audit.mirror import Finding, Mirror, Target
+from audit.tile_reader import Fetch, TileReader
 from audit.witness import (
     CONFLICT,
     CONSISTENCY,
@@ -58,119 +53,14 @@ from audit.witness import (
     is_fork,
     open_log_note,
 )
-from audit.witness_store import AUDITOR, Offence, Store, connect, create_tables
-from verifier import replay as replay_rules
-from verifier.chain import link
+from audit.witness_store import AUDITOR, Offence, Store
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
-from verifier.encoding import HASH_SIZE
-from verifier.entry import MAX_ENTRIES
-from verifier.errors import Error, Malformed, NotVerified
-from verifier.leaf import ENTRY, ENTRY_SIZE, MAP, LossLeaf, MapLeaf, decode_leaf
-from verifier.map import Place, map_value
-from verifier.merkle import (
-    compact_range,
-    complete_subtrees,
-    consistency_ranges,
-    fold_right,
-    leaf_hash,
-    node_hash,
-    verify_consistency,
-)
+from verifier.errors import Error, Malformed
 from verifier.note import Note, SignerKey, format_note, parse_note
-from verifier.replay import Known
-from verifier.tile import (
-    ENTRIES,
-    TILE_HEIGHT,
-    TILE_WIDTH,
-    Tile,
-    decode_entry_bundle,
-    decode_hash_tile,
-    encode_entry_bundle,
-    format_tile_path,
-    tile_width,
-)
+from verifier.tile import TILE_WIDTH
 
-MAP_ROOT = "map root"  # how a finding about a map begins
 CHUNK_LEAVES = 256 * TILE_WIDTH  # about 5 MiB of leaves, replayed in a few seconds; each end writes the map once more
 MAX_LEAVES_PER_REQUEST = 4 * CHUNK_LEAVES  # then the log is asked to come again
-MAX_FETCHES = 8  # at a time, for each log
-SELECT_BATCH = 500  # chains for each look-up
-MAX_BUNDLE_ENTRY = 2 + ENTRY_SIZE  # the longest leaf, after its length (SPEC 6.1)
-
-Fetch = Callable[[str, int], Awaitable[bytes]]  # (url, most bytes) -> body, or PeerFailed
-
-
-class Finding(Inconsistent):
-    """Leaves under a signed root that break a rule: `index` is the first one."""
-
-    def __init__(self, index: int, message: str) -> None:
-        super().__init__(FINDING, f"leaf {index}: {message}")
-        self.index = index
-        self.leaves: Sequence[bytes] = ()  # the chunk that was refused with it, if any
-
-
-Tip = tuple[int, bytes, int]  # the newest entry of a chain: its seq, the head after it, the index of its leaf
-
-
-# Replay: pure
-
-
-def replay(
-    first: int, leaves: Sequence[bytes], tips: dict[bytes, Tip], commit: Callable[[int, dict[bytes, bytes]], bytes]
-) -> set[bytes]:
-    """Follows leaves number `first` and on, moving `tips`; returns the chains that moved, once every rule held.
-
-    `commit(size, values)` puts map values under the version `size` and returns the map's root.
-    """
-    moved: set[bytes] = set()
-    fresh: set[bytes] = set()  # moved since the last commitment
-    for index, data in enumerate(leaves, first):
-        if len(data) == ENTRY_SIZE and data[0] == ENTRY:
-            chain_id = data[1:33]
-            tips[chain_id] = next_tip(tips.get(chain_id), data, index)
-            fresh.add(chain_id)
-            continue
-        try:
-            leaf = decode_leaf(data)
-        except Malformed as error:
-            raise Finding(index, str(error)) from None
-        if type(leaf) is MapLeaf:
-            root = commit(index + 1, {chain_id: map_value(*tips[chain_id]) for chain_id in fresh})
-            if root != leaf.root:
-                raise Finding(index, f"{MAP_ROOT}: got {leaf.root.hex()}, want {root.hex()}")
-            moved |= fresh
-            fresh.clear()
-        elif type(leaf) is LossLeaf and index != 0:
-            raise Finding(index, "declared loss: want index 0")
-    if fresh:
-        commit(first + len(leaves), {chain_id: map_value(*tips[chain_id]) for chain_id in fresh})
-    return moved | fresh
-
-
-def next_tip(tip: Tip | None, data: bytes, index: int) -> Tip:
-    """The chain's tip after this entry leaf, which has to be the next one of its chain.
-
-    Nearly all leaves come through here, so the fields are cut out by hand; `decode_leaf` says the same, and a test
-    holds both together.
-    """
-    seq, x = int.from_bytes(data[33:41], "big"), data[41:]
-    want = 0 if tip is None else tip[0] + 1
-    if seq != want or seq >= MAX_ENTRIES:
-        raise Finding(index, f"seq of chain {data[1:33].hex()}: got {seq}, want {want}, below {MAX_ENTRIES}")
-    return seq, x if tip is None else link(tip[1], data[1:33], seq, x), index
-
-
-def extend_peaks(peaks: Sequence[bytes], size: int, hashes: Sequence[bytes]) -> list[bytes]:
-    """The hashes of `compact_range` after more leaves, level by level: one pass instead of one call for each leaf."""
-    old, new, nodes = list(peaks), [], list(hashes)
-    while nodes:
-        if size & 1:
-            nodes.insert(0, old.pop())
-        if len(nodes) & 1:
-            new.append(nodes.pop())
-        nodes = [node_hash(nodes[i], nodes[i + 1]) for i in range(0, len(nodes), 2)]
-        size >>= 1
-    return [*old, *reversed(new)]
 
 
 def plan_chunk(size: int, target_size: int, signed_size: int) -> int:
@@ -189,262 +79,6 @@ def check_target(checkpoint: Checkpoint, earlier: Head | None, held: int) -> Che
     if checkpoint.size < known_size:
         raise OutOfStep(known_size, CONFLICT)
     return checkpoint
-
-
-# The mirror
-
-
-class Table(SQLModel, registry=registry(metadata=MetaData())):
-    """Base of a mirror's tables. `map_pages` comes from the map store."""
-
-
-class StateRow(Table, table=True):
-    __tablename__ = "state"
-    id: int = Field(primary_key=True)
-    size: int
-    peaks: bytes
-    note: bytes  # the log-signed target that everything here was verified against
-
-
-class BundleRow(Table, table=True):
-    __tablename__ = "bundles"
-    n: int = Field(primary_key=True)
-    data: bytes
-
-
-class ChainRow(Table, table=True):
-    __tablename__ = "chains"
-    __table_args__ = {"sqlite_with_rowid": False}
-    chain_id: bytes = Field(primary_key=True)
-    seq: int
-    head: bytes
-    leaf_index: int
-
-
-class Target(NamedTuple):
-    """What a mirror grows towards."""
-
-    checkpoint: Checkpoint
-    note: bytes
-
-
-class Mirror:
-    """One log's leaves and the replay over them, in one SQLite file. Lost, it is fetched again."""
-
-    def __init__(self, path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        path.touch(mode=0o600)
-        self._conn = connect(path, factory)
-        self._map = MapStore()
-        if not self._conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'state'").fetchone():
-            with self._transaction():
-                create_tables(self._conn, Table.metadata)
-                self._conn.execute(CREATE_MAP_PAGES)
-                self._conn.execute("INSERT INTO state (id, size, peaks, note) VALUES (1, 0, x'', x'')")
-        self.size, self._peaks, self.note = self._load_state()
-
-    def close(self) -> None:
-        self._conn.close()
-
-    @property
-    def root(self) -> bytes:
-        """The tree's root over every leaf held."""
-        return fold_right(self._peaks)
-
-    def target(self) -> Head | None:
-        """The target that these leaves were verified against."""
-        if not self.note:
-            return None
-        checkpoint = parse_checkpoint_unverified(parse_note(self.note).text)
-        return Head(checkpoint.size, checkpoint.root, 0, self.note)
-
-    def leaves(self, number: int) -> list[bytes]:
-        """The leaves of one bundle, as far as they are held."""
-        width = tile_width(ENTRIES, number, self.size)
-        row = self._conn.execute("SELECT data FROM bundles WHERE n = ?", (number,)).fetchone()
-        return decode_entry_bundle(row[0], width) if row else []
-
-    def refresh(self) -> None:
-        """Takes up what another process of this node has added meanwhile."""
-        try:
-            state = self._load_state()
-        except sqlite3.Error as error:
-            raise Fatal(f"mirror: {error}") from error
-        if state[0] != self.size:
-            self.size, self._peaks, self.note = state
-
-    def peaks_after(self, leaves: Sequence[bytes]) -> list[bytes]:
-        """The right edge of the tree with these leaves added."""
-        return extend_peaks(self._peaks, self.size, [leaf_hash(leaf) for leaf in leaves])
-
-    def known_after(self, leaves: Sequence[bytes], chain_ids: set[bytes]) -> list[Known]:
-        """What the map held of these chains after these leaves, which follow every rule. Nothing is kept of them."""
-        self._conn.execute("BEGIN IMMEDIATE")
-        try:
-            self._replay(leaves)
-            tips, known = self._load_tips(chain_ids), []
-            for chain_id in sorted(chain_ids):
-                shown = self._map.prove(self._conn, chain_id, self.size + len(leaves))
-                place = Place(chain_id, shown.value_hash, shown.terminal, shown.siblings)
-                known.append(Known(place, replay_rules.Tip(*tips[chain_id]) if chain_id in tips else None))
-            return known
-        finally:
-            self._conn.execute("ROLLBACK")
-
-    def replay_held(self, leaves: Sequence[bytes]) -> None:
-        """Replays leaves that another mirror holds, for a copy that knows chains and map as of an earlier size."""
-        with self._transaction():
-            self._replay(leaves)
-        self.size += len(leaves)
-
-    def append(self, leaves: Sequence[bytes], target: Target, signed: Head | None, proof: Sequence[bytes]) -> None:
-        """Holds these leaves as well: they are the next ones under the target's root, and every rule holds."""
-        end = self.size + len(leaves)
-        peaks = extend_peaks(self._peaks, self.size, [leaf_hash(leaf) for leaf in leaves])
-        root = fold_right(peaks)
-        try:
-            verify_consistency(end, root, target.checkpoint.size, target.checkpoint.root, proof)
-        except (Malformed, NotVerified) as error:
-            raise Inconsistent(CONSISTENCY, f"leaves {self.size} to {end}: {error}") from None
-        if signed and end == signed.size and root != signed.root:
-            raise Inconsistent(CONSISTENCY, f"leaves up to {end}: do not have the root that was cosigned")
-        if end == target.checkpoint.size:
-            check_last(end - 1, leaves[-1])
-        with self._transaction():
-            if self._load_state()[0] != self.size:
-                raise Fatal("mirror: another process writes to it")
-            self._replay(leaves)
-            self._write_bundles(leaves)
-            self._conn.execute(
-                "UPDATE state SET size = ?, peaks = ?, note = ? WHERE id = 1", (end, b"".join(peaks), target.note)
-            )
-        self.size, self._peaks, self.note = end, peaks, target.note
-
-    def _replay(self, leaves: Sequence[bytes]) -> None:
-        tips = self._load_tips({leaf[1 : 1 + HASH_SIZE] for leaf in leaves if len(leaf) == ENTRY_SIZE})
-        moved = replay(self.size, leaves, tips, lambda size, values: self._map.update(self._conn, size, values))
-        self._conn.executemany(
-            "INSERT OR REPLACE INTO chains (chain_id, seq, head, leaf_index) VALUES (?, ?, ?, ?)",
-            [(chain_id, *tips[chain_id]) for chain_id in sorted(moved)],
-        )
-        self._map.prune(self._conn, self.size + len(leaves))
-
-    def _load_tips(self, chain_ids: set[bytes]) -> dict[bytes, Tip]:
-        tips: dict[bytes, Tip] = {}
-        ids = sorted(chain_ids)
-        for start in range(0, len(ids), SELECT_BATCH):
-            batch = ids[start : start + SELECT_BATCH]
-            marks = ",".join("?" * len(batch))
-            sql = f"SELECT chain_id, seq, head, leaf_index FROM chains WHERE chain_id IN ({marks})"  # noqa: S608
-            for chain_id, seq, head, index in self._conn.execute(sql, batch):
-                tips[chain_id] = (seq, head, index)
-        return tips
-
-    def _write_bundles(self, leaves: Sequence[bytes]) -> None:
-        number, begin = divmod(self.size, TILE_WIDTH)
-        whole = [*(self.leaves(number) if begin else []), *leaves]
-        self._conn.executemany(
-            "INSERT OR REPLACE INTO bundles (n, data) VALUES (?, ?)",
-            [
-                (number + i // TILE_WIDTH, encode_entry_bundle(whole[i : i + TILE_WIDTH]))
-                for i in range(0, len(whole), TILE_WIDTH)
-            ],
-        )
-
-    def _load_state(self) -> tuple[int, list[bytes], bytes]:
-        size, peaks, note = self._conn.execute("SELECT size, peaks, note FROM state WHERE id = 1").fetchone()
-        return size, [peaks[i : i + HASH_SIZE] for i in range(0, len(peaks), HASH_SIZE)], note
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """One transaction. After an error of the disk the mirror is opened anew, from what is committed."""
-        try:
-            self._conn.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._conn.execute("ROLLBACK")
-                raise
-            self._conn.execute("COMMIT")
-        except (sqlite3.Error, MapError) as error:
-            self.close()
-            raise Fatal(f"mirror: {error}") from error
-
-
-def read_mirrored(path: Path, number: int, width: int) -> bytes:
-    """The first `width` leaves of a mirror's bundle, while the mirror may grow."""
-    if not path.is_file():
-        raise PeerFailed("mirror: its file is lost; it is fetched again at the next audit")
-    conn = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)
-    try:
-        row = conn.execute("SELECT data FROM bundles WHERE n = ?", (number,)).fetchone()
-    except sqlite3.Error as error:
-        raise TryLater(f"mirror: {error}") from None
-    finally:
-        conn.close()
-    end, data = 0, bytes(row[0]) if row else b""
-    for _ in range(width):
-        end += 2 + int.from_bytes(data[end : end + 2], "big")
-    if end > len(data):
-        raise PeerFailed("mirror: has lost this bundle; it is fetched again at the next audit")
-    return data[:end]
-
-
-# Fetching
-
-
-class TileReader:
-    """A log's tiles over the network. Nothing that it returns is verified."""
-
-    def __init__(self, fetch: Fetch, url: str, size: int) -> None:
-        self._fetch, self._url, self._size = fetch, url.rstrip("/"), size
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
-        self._tiles: dict[Tile, list[bytes]] = {}
-
-    async def leaves(self, begin: int, end: int) -> list[bytes]:
-        """Leaves begin..end-1."""
-        first = begin // TILE_WIDTH
-        numbers = range(first, (end - 1) // TILE_WIDTH + 1)
-        bundles = await asyncio.gather(*[self._bundle(number) for number in numbers])
-        return [leaf for bundle in bundles for leaf in bundle][begin - first * TILE_WIDTH : end - first * TILE_WIDTH]
-
-    async def root(self, size: int) -> bytes:
-        """The root over the first leaves."""
-        return fold_right([await self._node(level, index) for level, index in compact_range(size)])
-
-    async def consistency(self, size: int) -> list[bytes]:
-        """The consistency proof from a smaller size to the tree's."""
-        proof = []
-        for begin, end in consistency_ranges(size, self._size):
-            nodes = [await self._node(level, index) for level, index in complete_subtrees(begin, end)]
-            proof.append(fold_right(nodes))
-        return proof
-
-    async def _node(self, level: int, index: int) -> bytes:
-        """The hash of a complete subtree, from the 1 to 128 hashes of a tile that lie below it."""
-        tile_level, height = divmod(level, TILE_HEIGHT)
-        number, begin = divmod(index << height, TILE_WIDTH)
-        tile = Tile(tile_level, number, tile_width(tile_level, number, self._size))
-        if tile not in self._tiles:
-            self._tiles[tile] = await self._read(tile, HASH_SIZE, decode_hash_tile)
-        return fold_right(extend_peaks([], 0, self._tiles[tile][begin : begin + (1 << height)]))
-
-    async def _bundle(self, number: int) -> list[bytes]:
-        tile = Tile(ENTRIES, number, tile_width(ENTRIES, number, self._size))
-        async with self._slots:
-            return await self._read(tile, MAX_BUNDLE_ENTRY, decode_entry_bundle)
-
-    async def _read(self, tile: Tile, item_size: int, decode: Callable[[bytes, int], list[bytes]]) -> list[bytes]:
-        """A tile's items. A log may drop a partial tile once the full one is there (tlog-tiles): then that is asked."""
-        full = tile._replace(width=TILE_WIDTH)
-        try:
-            return decode(await self._fetch(self._path(tile), tile.width * item_size), tile.width)
-        except PeerFailed:
-            if tile == full:
-                raise
-        return decode(await self._fetch(self._path(full), TILE_WIDTH * item_size), TILE_WIDTH)[: tile.width]
-
-    def _path(self, tile: Tile) -> str:
-        return f"{self._url}/{format_tile_path(tile)}"
 
 
 # The service
@@ -524,7 +158,7 @@ class Auditor:
             known_note = mirror.note or known_note
             check_target(target.checkpoint, mirror.target() if mirror.size else None, mirror.size)
             await self._catch_up(mirror, target, signed, url)
-            check_end(mirror, target.checkpoint)
+            mirror.check_end(target.checkpoint)
         except (OutOfStep, Inconsistent) as refusal:
             self._store.report(origin, offence, known_note, refusal, clock(), halt=isinstance(refusal, Finding))
             await self._keep_evidence(refusal, mirror, target, known_note, url, clock())
@@ -575,19 +209,3 @@ class Auditor:
             name = sha256(origin.encode("utf-8")).hexdigest() + ".db"
             self._mirrors[origin] = Mirror(self._folder / name, self._factory)
         return self._mirrors[origin]
-
-
-def check_end(mirror: Mirror, checkpoint: Checkpoint) -> bytes:
-    """The root, once the mirror is the checkpoint's tree and its last leaf commits to the map."""
-    if mirror.root != checkpoint.root:
-        raise Inconsistent(CONSISTENCY, f"checkpoint root of size {mirror.size}: not that of the leaves held")
-    number, place = divmod(mirror.size - 1, TILE_WIDTH)
-    check_last(mirror.size - 1, mirror.leaves(number)[place])
-    return checkpoint.root
-
-
-def check_last(index: int, data: bytes) -> bytes:
-    """The last leaf of a target, which commits to the map."""
-    if data[:1] != bytes([MAP]):
-        raise Finding(index, "the last leaf is no map commitment")
-    return data

@@ -21,11 +21,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from audit.auditor import Finding, Mirror, Target, TileReader, extend_peaks
+from audit.mirror import Finding, Mirror, Target
+from audit.tile_reader import TileReader
 from audit.witness import FORK, parse_request
 from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
 from audit.witness_store import Evidence as Row
@@ -45,13 +46,12 @@ from verifier.files import write_secret_new
 from verifier.leaf import ENTRY, ENTRY_SIZE, HASH_LEAF_SIZE, MAP, MapLeaf, decode_leaf
 from verifier.leaf import EntryLeaf as Entry
 from verifier.map import Place
-from verifier.merkle import consistency_ranges, fold_right, leaf_hash, roots_from_consistency
+from verifier.merkle import consistency_ranges, extend_peaks, fold_right, leaf_hash, roots_from_consistency
 from verifier.note import VerifierKey, format_note, parse_note
 from verifier.replay import Known
 from verifier.tile import TILE_WIDTH
 
 FOLDER = "evidence"
-CHUNK_BUNDLES = 64  # of a mirror, at a time
 
 Value = dict[str, object]
 
@@ -167,21 +167,11 @@ def tree_of(note: bytes) -> Checkpoint:
     return parse_checkpoint_unverified(parse_note(note).text, extensions=True)
 
 
-def held(mirror: Mirror, begin: int, end: int) -> Iterator[list[bytes]]:
-    """The leaves begin..end-1 of a mirror, some thousand at a time."""
-    while begin < end:
-        first = begin // TILE_WIDTH
-        stop = min((first + CHUNK_BUNDLES) * TILE_WIDTH, end)
-        leaves = [leaf for number in range(first, -(-stop // TILE_WIDTH)) for leaf in mirror.leaves(number)]
-        yield leaves[begin - first * TILE_WIDTH : stop - first * TILE_WIDTH]
-        begin = stop
-
-
 def range_peaks(mirror: Mirror, begin: int, end: int) -> list[bytes]:
     """The complete subtrees of a range that starts on a multiple of its largest one."""
     peaks: list[bytes] = []
     size = 0
-    for leaves in held(mirror, begin, end):
+    for leaves in mirror.held(begin, end):
         peaks, size = extend_peaks(peaks, size, [leaf_hash(leaf) for leaf in leaves]), size + len(leaves)
     return peaks
 
@@ -266,7 +256,7 @@ class Stretch:
 
     def _leaves(self, begin: int, end: int) -> list[bytes]:
         size = self._mirror.size
-        leaves = [leaf for part in held(self._mirror, begin, min(end, size)) for leaf in part]
+        leaves = [leaf for part in self._mirror.held(begin, min(end, size)) for leaf in part]
         return [*leaves, *self._chunk[max(0, begin - size) : max(0, end - size)]]
 
     def _known(self, size: int, chains: set[bytes], folder: Path) -> list[Known]:
@@ -276,7 +266,7 @@ class Stretch:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             copy = Mirror(Path(place) / "replay.db")
             try:
-                for leaves in held(self._mirror, 0, size):
+                for leaves in self._mirror.held(0, size):
                     copy.replay_held(leaves)
                 return copy.known_after([], chains)
             finally:

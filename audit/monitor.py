@@ -27,9 +27,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.auditor import MAP_ROOT, Finding, Mirror
 from audit.errors import Conflict, Fatal, PeerFailed, Refused, TryLater
 from audit.evidence import Files, Value, of_mirror, of_row, range_hash
+from audit.mirror import Finding, Mirror
 from audit.node import Node
 from audit.witness_store import Log
 from verifier.checkpoint import Checkpoint, open_checkpoint
@@ -40,6 +40,7 @@ from verifier.files import read_bounded, write_atomic
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, verify_cosignature
 from verifier.policy import Cosigned, Policy, verify_quorum
 from verifier.proof import members, parse_object
+from verifier.replay import MAP_ROOT
 from verifier.verdict import DEFAULT_MAX_AGE_S
 from verifier.verify import FUTURE_BOUND_S
 
@@ -281,7 +282,7 @@ class Round:
         path = self._node.auditor.evidence.get(self.origin)
         shown = None if path is None else str(path)
         if isinstance(error, Finding):
-            kind = MAP_WRONG if f": {MAP_ROOT}" in str(error) else CHAIN_BROKEN
+            kind = error.fault
             self.found.append(Found(kind, self.origin, str(error), shown))
         elif path is not None:
             self.found.append(Found(FORK, self.origin, f"{view.who or 'the log'}: {error}", shown))

@@ -42,8 +42,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from audit.auditor import Auditor, Fetch, read_mirrored
+from audit.auditor import Auditor
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
+from audit.mirror import read_mirrored
+from audit.tile_reader import Fetch
 from audit.witness import (
     MAX_REQUEST_SIZE,
     Decision,

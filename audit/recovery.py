@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, literal_column, select, update
 
-from audit.auditor import CHUNK_LEAVES, Fetch, TileReader
+from audit.auditor import CHUNK_LEAVES
 from audit.batch import Batch
 from audit.chains import CLOSED, LIVE, Current, Roots, find_current, load_chain, read_ending
 from audit.directory import Directory
@@ -36,6 +36,7 @@ from audit.errors import Fatal, PeerFailed, Refused
 from audit.mapstore import MapStore
 from audit.publisher import Publisher, read_newest_signed
 from audit.schema import ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
+from audit.tile_reader import Fetch, TileReader
 from audit.tree import Tree, append_leaves
 from verifier.chain import link
 from verifier.checkpoint import Checkpoint, open_checkpoint

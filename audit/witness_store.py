@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -185,10 +185,11 @@ def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) 
     return conn
 
 
-def create_tables(conn: sqlite3.Connection, metadata: MetaData) -> None:
-    """The tables as SQLModel describes them, inside the caller's transaction."""
+def create_tables(conn: sqlite3.Connection, metadata: MetaData, there: Collection[str] = ()) -> None:
+    """The tables as SQLModel describes them, but for those that are there, inside the caller's transaction."""
     for table in metadata.sorted_tables:
-        conn.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
+        if table.name not in there:
+            conn.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
 
 
 def _log_of(vkeys: str, url: str) -> Log:

@@ -138,9 +138,7 @@ def _chain_data(known: Known) -> dict[str, object]:
     place, tip = known
     return {
         "chain": encode_base64(place.key),
-        "held": None
-        if tip is None
-        else {"seq": str(tip.seq), "head": encode_base64(tip.head), "index": str(tip.leaf_index)},
+        "held": None if tip is None else {"seq": str(tip[0]), "head": encode_base64(tip[1]), "index": str(tip[2])},
         "other": None if place.terminal is None else encode_base64(b"".join(place.terminal)),
         "siblings": encode_hashes(list(place.siblings)),
     }
@@ -248,7 +246,7 @@ def _chain(value: object) -> Known:
 
 def _tip(value: object) -> Tip:
     seq, head, index = members(value, "chains.held", "seq", "head", "index")
-    return Tip(
+    return (
         decode_decimal(seq, "chains.held.seq", MAX_ENTRIES - 1),
         decode_base64(head, "chains.held.head", HASH_SIZE),
         decode_decimal(index, "chains.held.index"),
@@ -362,9 +360,9 @@ def _broken_replay(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Prove
     broken = find_broken(evidence.size, evidence.leaves, tree.size, evidence.chains)
     if broken is None:
         raise nothing_proven("every leaf that is shown follows its chain, and every map that can be judged is right")
-    if broken.leaf_index != end - 1:
-        raise Malformed(f"want leaf {broken.leaf_index} as the last one, it breaks a rule already", "leaves", end - 1)
-    return Proven(tree.origin, broken.fault, f"leaf {broken.leaf_index} under a signed root: {broken.why}")
+    if broken.index != end - 1:
+        raise Malformed(f"want leaf {broken.index} as the last one, it breaks a rule already", "leaves", end - 1)
+    return Proven(tree.origin, broken.fault, f"leaf {broken.index} under a signed root: {broken.why}")
 
 
 def _check_places(evidence: Evidence) -> None:

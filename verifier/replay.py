@@ -1,11 +1,12 @@
-"""The replay of SPEC 6.4 over a stretch of leaves, of which the state before is known for some chains.
+"""The replay of SPEC 6.4: which leaf may follow which. One place for the rules, two ways to use them.
 
     map commitment R, entry, entry, entry of a chain that skips a seq        broken: "chain-broken"
     map commitment R, entry, entry, map commitment of another map           broken: "map-wrong"
 
-An auditor holds every leaf and knows every chain (`audit.auditor`). A third person is shown a stretch: what R held of
-the chains in it, and all leaves up to the one that breaks a rule. Chains whose place in R is not shown are not judged,
-nor is a commitment that covers one of them. So nothing but a broken rule is ever found broken.
+An auditor holds every leaf and knows every chain (`audit.mirror`): `check_form`, `next_tip`, `check_map`, `check_last`.
+A third person is shown a stretch (`find_broken`): what R held of the chains in it, and all leaves up to the one that
+breaks a rule. Chains whose place in R is not shown are not judged, nor is a commitment that covers one of them. So
+nothing but a broken rule is ever found broken.
 """
 
 from __future__ import annotations
@@ -13,21 +14,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from verifier.chain import link
-from verifier.errors import Malformed
-from verifier.leaf import EntryLeaf, LossLeaf, MapLeaf, decode_leaf
+from verifier.entry import MAX_ENTRIES
+from verifier.errors import Malformed, NotVerified
+from verifier.leaf import MAP, EntryLeaf, Leaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
 from verifier.map import EMPTY, Place, map_value, updated_root
 from verifier.record import NamedTuple
 
 CHAIN_BROKEN = "chain-broken"
 MAP_WRONG = "map-wrong"
+MAP_ROOT = "map root"  # how the word on a wrong map begins
+
+Tip = tuple[int, bytes, int]  # the newest entry of a chain: its seq, the head after it, the index of its leaf
 
 
-class Tip(NamedTuple):
-    """The newest entry of a chain: its seq, the head after it, the index of its leaf."""
+class BrokenRule(NotVerified):
+    """The leaf at `index` breaks a rule: which kind of rule, and how."""
 
-    seq: int
-    head: bytes
-    leaf_index: int
+    def __init__(self, index: int, fault: str, why: str) -> None:
+        super().__init__(f"leaf {index}: {why}")
+        self.index, self.fault, self.why = index, fault, why
+
+
+# The rules
+
+
+def check_form(index: int, data: bytes) -> Leaf:
+    """The leaf, which has a form of SPEC 6.1; a declared loss stands at index 0 alone."""
+    try:
+        leaf = decode_leaf(data)
+    except Malformed as error:
+        raise BrokenRule(index, CHAIN_BROKEN, str(error)) from None
+    if type(leaf) is LossLeaf and index != 0:
+        raise BrokenRule(index, CHAIN_BROKEN, "declared loss: want index 0")
+    return leaf
+
+
+def next_tip(tip: Tip | None, index: int, data: bytes) -> Tip:
+    """The chain's tip after this entry leaf, which has to be the next one of its chain; seq 0 starts one.
+
+    Nearly all leaves of a log come through here, so the fields are cut out by hand; `decode_leaf` says the same, and a
+    test holds both together.
+    """
+    seq, x = int.from_bytes(data[33:41], "big"), data[41:]
+    want = 0 if tip is None else tip[0] + 1
+    if seq != want or seq >= MAX_ENTRIES:
+        why = f"seq of chain {data[1:33].hex()}: got {seq}, want {want}, below {MAX_ENTRIES}"
+        raise BrokenRule(index, CHAIN_BROKEN, why)
+    return seq, x if tip is None else link(tip[1], data[1:33], seq, x), index
+
+
+def check_map(index: int, got: bytes, want: bytes) -> bytes:
+    """The root that a map commitment has to say."""
+    if got != want:
+        raise BrokenRule(index, MAP_WRONG, f"{MAP_ROOT}: got {got.hex()}, want {want.hex()}")
+    return want
+
+
+def check_last(index: int, data: bytes) -> bytes:
+    """The last leaf of a signed tree, which commits to the map."""
+    if data[:1] != bytes([MAP]):
+        raise BrokenRule(index, CHAIN_BROKEN, "the last leaf is no map commitment")
+    return data
+
+
+# A stretch of leaves
 
 
 class Known(NamedTuple):
@@ -37,49 +87,41 @@ class Known(NamedTuple):
     tip: Tip | None
 
 
-class Broken(NamedTuple):
-    """The first leaf that breaks a rule, which kind of rule, and how."""
-
-    leaf_index: int
-    fault: str
-    why: str
-
-
-def find_broken(first: int, leaves: Sequence[bytes], size: int, chains: Sequence[Known]) -> Broken | None:
+def find_broken(first: int, leaves: Sequence[bytes], size: int, chains: Sequence[Known]) -> BrokenRule | None:
     """The first leaf in a tree of `size` that breaks a rule; `leaves` are those from number `first` on.
 
     With first = 0 the map before is the empty one. Else the first leaf is the commitment to the map before, or, where
     it is none, there is nothing to judge a seq or a map by, and only the forms of leaves are looked at.
     """
-    tips = {known.place.key: known.tip for known in chains}
-    base = EMPTY if first == 0 else None
-    moved: set[bytes] = set()
-    for index, data in enumerate(leaves, first):
-        try:
-            leaf = decode_leaf(data)
-        except Malformed as error:
-            return Broken(index, CHAIN_BROKEN, str(error))
-        if type(leaf) is LossLeaf and index != 0:
-            return Broken(index, CHAIN_BROKEN, "a declared loss stands at index 0 alone")
-        if type(leaf) is MapLeaf:
-            if base is not None and moved <= tips.keys():
-                want = updated_root([known.place for known in chains], _values(moved, tips), base)
-                if want != leaf.root:
-                    return Broken(index, MAP_WRONG, f"commits to map {leaf.root.hex()}, the leaves give {want.hex()}")
-            elif index == first:
-                base = leaf.root
-        elif index == size - 1:
-            return Broken(index, CHAIN_BROKEN, "the last leaf of a tree is a map commitment")
-        elif type(leaf) is EntryLeaf:
-            moved.add(leaf.chain_id)
-            if base is not None and leaf.chain_id in tips:
-                tip = tips[leaf.chain_id]
-                if leaf.seq != (want_seq := 0 if tip is None else tip.seq + 1):
-                    return Broken(index, CHAIN_BROKEN, f"seq {leaf.seq} of a chain whose next seq is {want_seq}")
-                head = leaf.x if tip is None else link(tip.head, leaf.chain_id, leaf.seq, leaf.x)
-                tips[leaf.chain_id] = Tip(leaf.seq, head, index)
+    stretch = _Stretch(first, chains)
+    try:
+        for index, data in enumerate(leaves, first):
+            leaf = check_form(index, data)
+            if index == size - 1:
+                check_last(index, data)
+            stretch.follow(index, leaf)
+    except BrokenRule as broken:
+        return broken
     return None
 
 
-def _values(moved: set[bytes], tips: dict[bytes, Tip | None]) -> dict[bytes, bytes]:
-    return {chain_id: map_value(*tip) for chain_id in moved if (tip := tips[chain_id]) is not None}
+class _Stretch:
+    """What is known while the leaves of a stretch go by."""
+
+    def __init__(self, first: int, chains: Sequence[Known]) -> None:
+        self._first, self._places = first, [known.place for known in chains]
+        self._tips = {known.place.key: known.tip for known in chains}
+        self._base = EMPTY if first == 0 else None  # the root of the map before
+        self._moved: set[bytes] = set()
+
+    def follow(self, index: int, leaf: Leaf) -> None:
+        if type(leaf) is EntryLeaf:
+            self._moved.add(leaf.chain_id)
+            if self._base is not None and leaf.chain_id in self._tips:
+                self._tips[leaf.chain_id] = next_tip(self._tips[leaf.chain_id], index, encode_leaf(leaf))
+        elif type(leaf) is MapLeaf:
+            if self._base is None:
+                self._base = leaf.root if index == self._first else None
+            elif self._moved <= self._tips.keys():
+                values = {key: map_value(*tip) for key in self._moved if (tip := self._tips[key]) is not None}
+                check_map(index, leaf.root, updated_root(self._places, values, self._base))

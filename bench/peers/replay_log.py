@@ -1,7 +1,6 @@
 """Run by this environment's Python: replay_log.py EXPORT NODE count|replay. An auditor's replay of an exported log.
 
-    count     how often it computes which hash, one JSON object {"kind": times}; nothing is computed twice, since the
-              map's cache has no bound
+    count     how often it computes which hash, one JSON object {"sha256 65": times}; by algorithm and length
     replay    {"seconds": ..., "peak": bytes, "held": how many leaves}, through `Auditor.audit`, fetching from files
 
 The peak is this process's whole resident memory, libraries included.
@@ -18,14 +17,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import audit.auditor as auditor
-import audit.mapstore as mapstore
+import verifier.chain as chain
+import verifier.map as maps
 import verifier.merkle as merkle
+from audit.auditor import Auditor
 from audit.errors import TryLater
 from audit.node import allow_log, create_node, open_node
 
 URL = "http://log.example"
-NO_BOUND = 2**40
 
 
 def main(export: str, folder: str, what: str) -> None:
@@ -51,7 +50,7 @@ def main(export: str, folder: str, what: str) -> None:
     print(json.dumps(counted if what == "count" else {"seconds": seconds, "peak": peak}), flush=True)
 
 
-async def until_signed(asked: auditor.Auditor, note: bytes) -> None:
+async def until_signed(asked: Auditor, note: bytes) -> None:
     """As a log asks: again, while the auditor says that it is not there yet."""
     while True:
         try:
@@ -62,22 +61,21 @@ async def until_signed(asked: auditor.Auditor, note: bytes) -> None:
 
 
 def count_hashes(counted: Counter[str]) -> None:
-    """Every hash function that a replay calls counts its calls."""
+    """The formats' hash functions count their calls: by algorithm and length of what is hashed."""
 
-    def counting(kind: str, function: Callable[..., bytes]) -> Callable[..., bytes]:
-        def call(*args: object) -> bytes:
-            counted[kind] += 1
-            return function(*args)
+    def counting(function: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        name = function.__name__.removeprefix("openssl_")
+
+        def call(data: bytes) -> object:
+            counted[f"{name} {len(data)}"] += 1
+            return function(data)
 
         return call
 
-    auditor.leaf_hash = counting("leaf", auditor.leaf_hash)
-    merkle.node_hash = auditor.node_hash = counting("node", auditor.node_hash)
-    auditor.link = counting("link", auditor.link)
-    auditor.map_value = counting("map value", auditor.map_value)
-    mapstore.leaf_hash = counting("map leaf", mapstore.leaf_hash)
-    mapstore.node_hash = counting("map node", mapstore.node_hash)
-    auditor.MapStore = lambda: mapstore.MapStore(NO_BOUND)  # type: ignore[misc, assignment]
+    for module in (merkle, chain, maps):
+        for name in ("sha256", "sha3_256"):
+            if hasattr(module, name):
+                setattr(module, name, counting(getattr(module, name)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audit import auditor
-from audit.auditor import Finding, Mirror, Target, extend_peaks, next_tip, plan_chunk
+from audit.auditor import plan_chunk
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
+from audit.mirror import Finding, Mirror, Target
 from audit.node import Node, create_node, open_node
 from audit.witness import CONSISTENCY, FORK, Inconsistent, UnknownLog, Untrusted
 from audit.witness_store import AUDITOR
@@ -23,8 +26,10 @@ from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.entry import MAX_ENTRIES
 from verifier.errors import Malformed
 from verifier.leaf import EntryLeaf, decode_leaf
-from verifier.merkle import append_leaf, fold_right, leaf_hash
+from verifier.map import verify_place
+from verifier.merkle import append_leaf, extend_peaks, fold_right, leaf_hash
 from verifier.note import parse_note, parse_vkey, verify_cosignature
+from verifier.replay import BrokenRule, next_tip
 
 
 @pytest.fixture
@@ -399,7 +404,7 @@ def test_auditor_crashes_leave_nothing_inconsistent(tmp_path: Path, monkeypatch)
     target = log.grow(300, chains=3).checkpoint()
     counted = Faults()
     writes = crash(tmp_path / "count", log, first, target, counted)
-    assert writes >= 14  # two chunks of chains, bundles, state, map pages, pruning and commit; then head and commit
+    assert writes == 10  # two chunks of regions, bundles, state and commit; then head and commit
     for at in range(1, writes + 1):
         for done in (False, True):
             crash(tmp_path / f"{at}-{done}", log, first, target, Faults(at, done))
@@ -439,6 +444,54 @@ def test_auditor_opens_a_failed_mirror_anew(tmp_path: Path, log: FakeLog) -> Non
     node.close()
 
 
+EARLIER_LAYOUT = """
+    DROP TABLE regions;
+    CREATE TABLE chains (chain_id BLOB NOT NULL PRIMARY KEY, seq INTEGER, head BLOB, leaf_index INTEGER) WITHOUT ROWID;
+    CREATE TABLE map_pages (prefix BLOB NOT NULL, version INTEGER NOT NULL, data BLOB NOT NULL);
+"""
+
+
+def test_mirror_of_an_earlier_layout_is_replayed_from_its_own_leaves(tmp_path: Path, log: FakeLog) -> None:
+    """Chains and map are made anew without a fetch, and the next audit builds on them; then the old tables are gone."""
+    node = new_node(tmp_path / "n", log)
+    audit(node, log.grow(700, chains=300).checkpoint())
+    node.close()
+    (path,) = (tmp_path / "n" / "mirror").glob("*.db")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(EARLIER_LAYOUT)
+    log.fetched.clear()
+    for _ in range(2):
+        mirror = Mirror(path)
+        (known,) = mirror.known_after([], {digest(b"chain", 0)})
+        assert verify_place(known.place, log.map_root()) == known.place
+        assert known.tip is not None
+        mirror.close()
+    assert log.fetched == []
+    node = open_node(tmp_path / "n", log.fetch)
+    assert audit(node, log.grow(50).checkpoint())
+    node.close()
+    with closing(sqlite3.connect(path)) as conn:
+        assert {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")} == {
+            "state",
+            "bundles",
+            "regions",
+        }
+
+
+def test_damaged_mirror_is_no_finding(tmp_path: Path, log: FakeLog) -> None:
+    """A row that the disk garbled stops the audit; nothing is held against the log, and nothing is signed."""
+    node = new_node(tmp_path / "n", log)
+    audit(node, log.checkpoint())
+    size = signed_size(node, log)
+    (path,) = (tmp_path / "n" / "mirror").glob("*.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("UPDATE regions SET data = CAST(substr(data, 1, 100) || x'00' AS BLOB)")
+    with pytest.raises(Fatal, match="region root: not what was written"):
+        audit(node, log.grow(3).checkpoint())
+    assert (kinds(node), node.store.halt(log.origin), signed_size(node, log)) == ([], None, size)
+    node.close()
+
+
 # The pure parts
 
 
@@ -466,12 +519,12 @@ def test_next_tip_reads_a_leaf_as_decode_leaf_does(chain_id: bytes, seq: int, x:
     try:
         leaf = decode_leaf(data)
     except Malformed:
-        with pytest.raises(Finding):
-            next_tip(tip, data, 7)
+        with pytest.raises(BrokenRule):
+            next_tip(tip, 7, data)
         return
     assert isinstance(leaf, EntryLeaf)
     want = link(tip[1], leaf.chain_id, leaf.seq, leaf.x) if tip else leaf.x
-    assert next_tip(tip, data, 7) == (leaf.seq, want, 7)
+    assert next_tip(tip, 7, data) == (leaf.seq, want, 7)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6))

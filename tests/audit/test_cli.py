@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from audit.auditor import Finding
 from audit.cli import COMMANDS, main
 from audit.directory import LOCK_FILE, locked
 from audit.errors import Fatal, Refused
+from audit.mirror import Finding
 from audit.node import allow_log, create_node, open_node
 from audit.server import check_public, parse_listen
 from audit.witness import FINDING

@@ -10,8 +10,8 @@ import pytest
 
 from audit import auditor
 from audit import evidence as made
-from audit.auditor import Finding
 from audit.evidence import Files, of_mirror, of_row
+from audit.mirror import Finding
 from audit.node import Node, create_node, open_node
 from audit.witness import Inconsistent, format_request
 from tests.audit.test_auditor import FINDINGS, early_wrong_map, gap

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from audit import auditor
-from audit.auditor import Finding
 from audit.commands import audit as command
 from audit.errors import PeerFailed
+from audit.mirror import Finding
 from audit.monitor import LAG_S, Found, Monitor, Policies, Settings, exit_code, read_seen, seen_path
 from audit.node import Node, create_node, open_node
 from audit.witness import Inconsistent, format_request

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.auditor import Mirror
-from audit.evidence import held
+from audit.mirror import Mirror
 from audit.node import allow_log, create_node, read_key
 from tests.e2e.test_main_path import NODES, World, run
 from tests.fakes import FakeLog, digest
@@ -76,7 +75,7 @@ class Scene:
         log = FakeLog(signer.verifier_key.name, signer.secret_bytes())
         (path,) = (self.eve / "mirror").glob("*.db")
         mirror = Mirror(path)
-        log.leaves = [leaf for part in held(mirror, 0, mirror.size) for leaf in part]
+        log.leaves = [leaf for part in mirror.held(0, mirror.size) for leaf in part]
         mirror.close()
         log.tips = tips_below(log, len(log.leaves))
         return log

@@ -230,4 +230,7 @@ def evidence_text(evidence: Evidence) -> str:
 
 
 def _tip_text(known: Known) -> str:
-    return "not in the map before" if known.tip is None else f"at step {known.tip.seq}, leaf {known.tip.leaf_index}"
+    if known.tip is None:
+        return "not in the map before"
+    seq, _, index = known.tip
+    return f"at step {seq}, leaf {index}"
