@@ -1,4 +1,4 @@
-"""What a real Nextcloud tells of changes, and what it loses: hints come while we run, walks find what came meanwhile."""
+"""What a real Nextcloud tells of changes, and what it loses: hints come while we run, walks find the rest."""
 
 from __future__ import annotations
 

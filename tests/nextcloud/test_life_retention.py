@@ -61,7 +61,7 @@ def test_thinning_by_cron_is_expired(real: Cloud, life: Life, occ: Occ) -> None:
 
 
 def test_purge_from_the_trash_is_expired(real: Cloud, life: Life) -> None:
-    """Deleted, then thrown away for good: deleted and expired, purged; the history is there and proves nothing current."""
+    """Deleted, then thrown away for good: deleted and expired, purged; the history stays and proves nothing current."""
 
     async def story() -> None:
         async with throw_away_user(real) as (hand, session):

@@ -1,4 +1,4 @@
-"""All the ways in which a file gets into a real Nextcloud end as the same history: by parts, by a stranger, by a client."""
+"""Each way in which a file gets into a real Nextcloud ends as the same history: by parts, by a stranger, by a client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_upload_in_chunks_is_one_version(real: Cloud, life: Life) -> None:
 
 
 def test_upload_by_a_public_link_is_the_owners_file(real: Cloud, life: Life) -> None:
-    """What a stranger drops is in its owner's history at once; with the link's token one gets proofs of what it shows."""
+    """What a stranger drops is in its owner's history at once; the link's token gives proofs of what it shows."""
 
     async def story() -> None:
         async with throw_away_user(real) as (hand, session):
