@@ -36,7 +36,7 @@ def exapp(user: str, secret: str = APP_SECRET, app: str = APP) -> dict[str, str]
 
 
 class Shared(FakeNextcloud):
-    """alice has a.txt; bob has it as Shared/a.txt. Links: `tok` shows it, `dir` has it as in.txt, `drop` only takes in."""
+    """alice has a.txt; bob has it as Shared/a.txt. Links: `tok` shows it, `dir` as in.txt, `drop` only takes in."""
 
     def __init__(self) -> None:
         super().__init__()

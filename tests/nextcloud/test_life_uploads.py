@@ -1,4 +1,4 @@
-"""Each way in which a file gets into a real Nextcloud ends as the same history: by parts, by a stranger, by a client."""
+"""Each way into a real Nextcloud ends as the same history: by parts, by a stranger, by a client."""
 
 from __future__ import annotations
 
