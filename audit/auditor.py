@@ -1,7 +1,7 @@
 """What an auditor does: hold every leaf of a log, replay it, and say so with a cosignature (SPEC 6 and 8).
 
     POST /audit          a checkpoint that the log signed: "please audit this target"
-    GET URL/tile/...     the leaves that are new, in chunks of up to 65,536
+    GET URL/tile/...     the leaves that are new, in chunks of up to 131,072
 
 Each chunk is verified before it is stored: the tree over all leaves held so far plus the chunk must be the target's,
 or, where more chunks follow, must be consistent with it. The consistency proof is put together from the log's own
@@ -59,8 +59,8 @@ from verifier.errors import Error, Malformed
 from verifier.note import Note, SignerKey, format_note, parse_note
 from verifier.tile import TILE_WIDTH
 
-CHUNK_LEAVES = 256 * TILE_WIDTH  # about 5 MiB of leaves, replayed in a few seconds; each end writes the map once more
-MAX_LEAVES_PER_REQUEST = 4 * CHUNK_LEAVES  # then the log is asked to come again
+CHUNK_LEAVES = 512 * TILE_WIDTH  # about 10 MiB of leaves, replayed in a few seconds; each end writes the map once more
+MAX_LEAVES_PER_REQUEST = 2 * CHUNK_LEAVES  # then the log is asked to come again
 
 
 def plan_chunk(size: int, target_size: int, signed_size: int) -> int:

@@ -152,13 +152,12 @@ def fold(nodes: dict[int, bytes], changed: list[int]) -> None:
             nodes[place] = node_hash(get(2 * place, EMPTY), get(2 * place + 1, EMPTY))
             place >>= 1
         return
-    deepest = max(changed).bit_length()
-    levels: list[set[int]] = [set() for _ in range(deepest)]
+    levels: dict[int, set[int]] = {}
     for place in changed:
-        levels[place.bit_length() - 1].add(place >> 1)
-    for level in range(deepest - 1, 0, -1):
-        above = levels[level - 1]
-        for place in levels[level]:
+        levels.setdefault(place.bit_length() - 1, set()).add(place >> 1)
+    for level in range(max(levels), 0, -1):
+        above = levels.setdefault(level - 1, set())
+        for place in levels.get(level, ()):
             nodes[place] = node_hash(get(2 * place, EMPTY), get(2 * place + 1, EMPTY))
             above.add(place >> 1)
 

@@ -28,8 +28,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha3_256
+from struct import Struct
 
-from verifier.encoding import HASH_SIZE, tag, u64
+from verifier.encoding import HASH_SIZE, MAX_U64, tag
 from verifier.errors import Malformed, NotProven, RootMismatch
 from verifier.record import NamedTuple
 
@@ -40,6 +41,7 @@ MAX_SIBLINGS = KEY_BITS  # SPEC 6: one sibling for each bit of the key
 LEAF_TAG = tag("map-leaf")
 NODE_TAG = tag("map-node")
 VALUE_TAG = tag("map-value")
+_VALUE = Struct(">Q32sQ")  # last seq, head, index
 
 
 class Place(NamedTuple):
@@ -53,7 +55,9 @@ class Place(NamedTuple):
 
 def map_value(last_seq: int, head: bytes, index: int) -> bytes:
     """The value hash of a chain whose last entry is `last_seq`, logged at leaf `index`."""
-    return sha3_256(VALUE_TAG + u64(last_seq) + _sized_hash(head, "map head") + u64(index)).digest()
+    if (last_seq | index) >> 63:
+        raise Malformed(f"want numbers of at most {MAX_U64}", "map value", (last_seq, index))
+    return sha3_256(VALUE_TAG + _VALUE.pack(last_seq, _sized_hash(head, "map head"), index)).digest()
 
 
 def leaf_hash(key: bytes, value_hash: bytes) -> bytes:
