@@ -1,24 +1,18 @@
 """What an auditor does: hold every leaf of a log, replay it, and say so with a cosignature (SPEC 6 and 8).
 
     POST /audit          a checkpoint that the log signed: "please audit this target"
-    GET URL/tile/...     the leaves that are new, in chunks of up to 131,072
 
-Each chunk is verified before it is stored: the tree over all leaves held so far plus the chunk must be the target's,
-or, where more chunks follow, must be consistent with it. The consistency proof is put together from the log's own
-hash tiles, which thus need no trust. So whatever is stored lies under a root that the log signed. Then the chunk is
-replayed:
+    open       the log's signature, and no smaller tree or other root than before    _open, check_target
+    fetch      the leaves that are new, in chunks of up to 131,072                   audit.tile_reader
+    verify     each chunk lies under a root that the log signed                      audit.mirror: append
+    store      leaves, chains, map and the tree's right edge, in one transaction     audit.mirror: append
+    replay     every leaf follows its chain (rules: verifier.replay)                 audit.regions: replay
+    compare    every map commitment is the map over all leaves below it              audit.regions: replay
+    cosign     by the witness's rules, persisted before it is sent                   audit.witness, audit.witness_store
 
-    entry leaf       seq is that of its chain + 1, or 0 for a new chain
-                     head_0 = x    head_n = link(head_{n-1}, chain id, n, x)
-    map commitment   the root, over all leaves below, of chain id -> map_value(last seq, head, index of that leaf)
-    declared loss    at index 0 only
-    enrolment        anywhere
-    the last leaf    of every target is a map commitment
-
-Leaves, chain tips, map pages, and the tree's right edge are committed together, so a crash leaves an earlier chunk's
-end. The cosignature follows the witness's rules: never a smaller size, never another root, persisted before it
-is sent. A mirror can be lost and is fetched again; what was signed lies in `audit.witness_store`, and a mirror that
-grows past the size signed last must have the root signed then.
+The consistency proof of a chunk is put together from the log's own hash tiles, which thus need no trust. A mirror can
+be lost and is fetched again; what was signed lies in `audit.witness_store`, and a mirror that grows past the size
+signed last must have the root signed then.
 
 A leaf or map that breaks a rule is a Finding. It is kept, and nothing is signed for that log until an operator
 decides. Leaves that do not lead to the signed root are refused and kept, and do not stop anything: whoever cannot show
@@ -53,10 +47,10 @@ from audit.witness import (
     is_fork,
     open_log_note,
 )
-from audit.witness_store import AUDITOR, Offence, Store
+from audit.witness_store import AUDITOR, Log, Offence, Store
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.errors import Error, Malformed
-from verifier.note import Note, SignerKey, format_note, parse_note
+from verifier.note import Note, SignerKey, VerifierKey, format_note, parse_note
 from verifier.tile import TILE_WIDTH
 
 CHUNK_LEAVES = 512 * TILE_WIDTH  # about 10 MiB of leaves, replayed in a few seconds; each end writes the map once more
@@ -79,9 +73,6 @@ def check_target(checkpoint: Checkpoint, earlier: Head | None, held: int) -> Che
     if checkpoint.size < known_size:
         raise OutOfStep(known_size, CONFLICT)
     return checkpoint
-
-
-# The service
 
 
 class Auditor:
@@ -109,44 +100,43 @@ class Auditor:
 
     async def audit(self, body: bytes, clock: Callable[[], int]) -> bytes:
         """The auditor's signature line for a target, once every leaf below it is held and follows the rules."""
-        note = parse_note(body)
-        checkpoint = parse_checkpoint_unverified(note.text)
-        log = self._store.log(checkpoint.origin)
-        note = open_log_note(note, log.signers if log else (), checkpoint.origin, self._names)
-        if log is None or not log.url:
-            raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
-        if reason := self._store.halt(checkpoint.origin):
+        note, target, url = self._open(body, lambda log: log.signers)
+        origin = target.checkpoint.origin
+        if reason := self._store.halt(origin):
             raise Inconsistent(FINDING, f"halted until an operator decides: {reason}")
-        lock = self._locks.setdefault(checkpoint.origin, asyncio.Lock())
+        lock = self._locks.setdefault(origin, asyncio.Lock())
         if lock.locked():
             raise TryLater("audit: another target of this log is being replayed")
         async with lock:
-            return await self._audit(note, Target(checkpoint, format_note(note)), log.url, clock)
+            mirror = await self._hold(note, target, url, clock)
+            return self._cosign(note, target, mirror, clock())
 
     async def replay(self, body: bytes, clock: Callable[[], int]) -> Mirror:
         """Holds and replays every leaf below a target, as `audit` does, halted or not; signs nothing."""
+        note, target, url = self._open(body, lambda log: log.keys)
+        async with self._locks.setdefault(target.checkpoint.origin, asyncio.Lock()):
+            return await self._hold(note, target, url, clock)
+
+    def _open(self, body: bytes, keys: Callable[[Log], tuple[VerifierKey, ...]]) -> tuple[Note, Target, str]:
+        """The note, its checkpoint, and where the log is, once one of these keys of the log is shown to have signed."""
         note = parse_note(body)
         checkpoint = parse_checkpoint_unverified(note.text)
         log = self._store.log(checkpoint.origin)
-        note = open_log_note(note, log.keys if log else (), checkpoint.origin, self._names)
+        note = open_log_note(note, keys(log) if log else (), checkpoint.origin, self._names)
         if log is None or not log.url:
             raise UnknownLog(f"checkpoint origin: {checkpoint.origin!r} is not mirrored here")
-        async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
-            target = Target(checkpoint, format_note(note))
-            return await self._grow(target, Offence(target.note, note.text), log.url, clock)
+        return note, Target(checkpoint, format_note(note)), log.url
 
-    async def _audit(self, note: Note, target: Target, url: str, clock: Callable[[], int]) -> bytes:
-        origin, offence = target.checkpoint.origin, Offence(target.note, note.text)
-        mirror = await self._grow(target, offence, url, clock)
+    def _cosign(self, note: Note, target: Target, mirror: Mirror, now: int) -> bytes:
+        """The signature line for what the mirror holds, durable before it is returned."""
 
         def decide(head: Head | None, latest: int) -> Decision:
             check_target(target.checkpoint, head, mirror.size)
             return advance(note, target.checkpoint, latest, now, self._signer)
 
-        now = clock()
-        return self._store.advance(AUDITOR, origin, offence, now, decide)
+        return self._store.advance(AUDITOR, target.checkpoint.origin, Offence(target.note, note.text), now, decide)
 
-    async def _grow(self, target: Target, offence: Offence, url: str, clock: Callable[[], int]) -> Mirror:
+    async def _hold(self, note: Note, target: Target, url: str, clock: Callable[[], int]) -> Mirror:
         """The mirror, once it is the target's tree. What is found against the log is kept: row, halt, then a file."""
         origin = target.checkpoint.origin
         mirror = self.mirror(origin)
@@ -160,6 +150,7 @@ class Auditor:
             await self._catch_up(mirror, target, signed, url)
             mirror.check_end(target.checkpoint)
         except (OutOfStep, Inconsistent) as refusal:
+            offence = Offence(target.note, note.text)
             self._store.report(origin, offence, known_note, refusal, clock(), halt=isinstance(refusal, Finding))
             await self._keep_evidence(refusal, mirror, target, known_note, url, clock())
             raise

@@ -43,3 +43,7 @@ class PeerFailed(AuditError):
 
 class Fatal(AuditError):
     """A write may or may not have reached the disk. The process stops; recovery is the normal start."""
+
+
+class Damaged(AuditError):
+    """A row is not what was written. Whoever reads it knows which one, and what that means."""

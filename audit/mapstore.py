@@ -4,19 +4,10 @@
     root = store.update(conn, 17, {chain_id: value_hash})    inside the caller's transaction
     value_hash, siblings, terminal = store.prove(conn, chain_id, 17)
 
-A page belongs to a prefix of the key, one byte per nibble; the root page has the prefix b"". It holds what lies one
-to four levels below its own place, by heap index: 2 and 3 are its children, 16..31 its sixteen slots. A slot with
-two keys or more continues in the page whose prefix is one nibble longer.
-
-    page = u32 interior bitmap || u32 leaf bitmap || nodes || leaves        bit i = heap index i, both in heap order
-    node = hash                     heap index 2..15
-         | hash || u64 version      heap index 16..31: a reference to the child page
-    leaf = key || value hash        at the highest place where its key is alone
-
-A page has at least two keys, except the root page: no bit at all is the empty map, leaf bit 1 the map of one key. An
-update writes the pages that changed under its version, and always the root page: the retained versions are the
-versions of root rows. A parent names its child's version and hash, so a cached page is right for every version of
-the map that refers to it, even where a transaction was rolled back.
+The pages are those of `audit.map_page`, each under its prefix and the version that wrote it. An update writes the
+pages that changed, and always the root page: the retained versions are the versions of root rows. A parent names its
+child's version and hash, so a cached page is right for every version of the map that refers to it, even where a
+transaction was rolled back.
 
 A page that comes from disk is checked once: decoded, hashed again from its slots, encoded, compared with its bytes
 and with the hash in its reference. A damaged row raises MapDamaged and never gets into a proof. The root page can
@@ -30,16 +21,29 @@ go to the end of the file instead of dirtying a database page each, and a commit
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from sqlite3 import Connection
-from struct import Struct
-from threading import Lock
 from typing import NamedTuple
 
-from audit.errors import AuditError, Fatal
+from audit.cache import Cache
+from audit.errors import AuditError, Damaged, Fatal
+from audit.map_page import (
+    LEAF_SIZE,
+    NO_PAGE,
+    REF_SIZE,
+    SLOT0,
+    TOP,
+    Node,
+    check_page,
+    decode_page,
+    descend,
+    digits_of,
+    encode_page,
+    fold_page,
+    hash_node,
+    nibble,
+)
 from verifier.encoding import HASH_SIZE, MAX_U64, u64
 from verifier.errors import Malformed
-from verifier.map import EMPTY, leaf_hash, node_hash
 
 # What this module relies on. The schema itself declares the same table.
 CREATE_MAP_PAGES = (
@@ -48,21 +52,7 @@ CREATE_MAP_PAGES = (
 )
 
 CACHE_BYTES = 32 * 2**20  # holds every page of a map of about 100,000 keys
-LAYOUTS = 4096  # interior bitmaps whose layout is remembered, about 2 KiB each
-ENTRY_OVERHEAD = 170  # two bytes objects and a dictionary slot in CPython
 WRITE_BATCH = 500  # pages for each executemany, at most 0.8 MiB
-
-LEAF_SIZE = 2 * HASH_SIZE
-REF_SIZE = HASH_SIZE + 8
-MAX_DEPTH = 2 * HASH_SIZE  # nibbles of a key: every page lies above
-SLOT0 = 16  # heap index of the first slot
-ALL_SLOTS = 0xFFFF_0000
-TOP = 0b1100  # heap indexes 2 and 3
-BITMAPS = Struct(">II")
-NO_PAGE = BITMAPS.pack(0, 0)  # as a root page: the empty map
-
-# Nothing (no key), a leaf, or an interior node (a hash; at a slot a reference). The size tells which.
-Node = bytes | None
 
 
 class MapError(AuditError):
@@ -73,7 +63,7 @@ class MapDamaged(MapError, Fatal):
     """A page is missing, or is not what was written. `prefix` and `version` name its row."""
 
     def __init__(self, what: str, prefix: bytes, version: int) -> None:
-        super().__init__(f"map page {_digits(prefix) or 'root'} at version {version}: {what}")
+        super().__init__(f"map page {digits_of(prefix) or 'root'} at version {version}: {what}")
         self.prefix, self.version = prefix, version
 
 
@@ -97,8 +87,8 @@ class MapStore:
     """Updates, proofs and checks over a `map_pages` table. One store belongs to one database."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._pages = _Cache(cache_bytes)  # reference -> page
-        self._roots = _Cache(cache_bytes // 16)  # root page -> root, as nothing refers to a root page
+        self._pages = Cache(cache_bytes)  # reference -> page
+        self._roots = Cache(cache_bytes // 16)  # root page -> root, as nothing refers to a root page
 
     def root(self, conn: Connection, version: int) -> bytes:
         """The root of the newest map whose version is not above `version`."""
@@ -110,7 +100,7 @@ class MapStore:
         page, _ = self._load_root(conn, version)
         siblings: list[bytes] = []  # the root's side first, until the end is reached
         depth = 0
-        while (node := _descend(page, _nibble(key, depth), siblings)) is not None and len(node) == REF_SIZE:
+        while (node := descend(page, nibble(key, depth), siblings)) is not None and len(node) == REF_SIZE:
             depth += 1
             page = self._pages.get(node) or self._load(conn, _prefix(key, depth), node)
         siblings.reverse()
@@ -127,7 +117,7 @@ class MapStore:
         for key, value_hash in updates.items():
             _check_size(key, "map key")
             _check_size(value_hash, "map value")
-        nodes = _decode(self._load_root(conn, row[0])[0] if row else NO_PAGE, 0)
+        nodes = decode_page(self._load_root(conn, row[0])[0] if row else NO_PAGE, 0)
         return _Update(self, conn, version).write_root(nodes, [key + updates[key] for key in sorted(updates)])
 
     def prune(self, conn: Connection, keep_from: int) -> int:
@@ -151,7 +141,7 @@ class MapStore:
     def items(self, conn: Connection, version: int) -> Iterator[tuple[bytes, bytes]]:
         """Every key with its value hash at `version`, in key order; each page is read from disk and checked."""
         row = _require_root_row(conn, version)
-        _check_page(row[1], b"", row[0])
+        _checked(row[1], b"", row[0])
         return _walk(conn, b"", row[1])
 
     def check(self, conn: Connection, version: int, checked: int | None = None) -> bytes:
@@ -160,7 +150,7 @@ class MapStore:
         Pages that it shares with the version `checked`, which was checked before, are not read twice.
         """
         row = _require_root_row(conn, version)
-        root = _hash(_check_page(row[1], b"", row[0])[1])
+        root = hash_node(_checked(row[1], b"", row[0])[1])
         _check_children(conn, b"", row[1], NO_PAGE if checked is None else _require_root_row(conn, checked)[1])
         return root
 
@@ -173,7 +163,7 @@ class MapStore:
         row = _require_root_row(conn, version)
         root = self._roots.get(row[1])
         if root is None:
-            root = _hash(_check_page(row[1], b"", row[0])[1])
+            root = hash_node(_checked(row[1], b"", row[0])[1])
             self._roots.put(row[1], root)
         return row[1], root
 
@@ -194,8 +184,8 @@ class _Update:
         self._rows: list[tuple[bytes, int, bytes]] = []
 
     def write_root(self, nodes: list[Node], leaves: list[bytes]) -> bytes:
-        _fold(nodes, self._place(nodes, b"", leaves) | TOP)
-        page, root = _encode(nodes), _hash(nodes[1])
+        fold_page(nodes, self._place(nodes, b"", leaves) | TOP)
+        page, root = encode_page(nodes), hash_node(nodes[1])
         self._add(b"", page)
         self._flush()
         self._store._roots.put(page, root)
@@ -203,12 +193,12 @@ class _Update:
 
     def _write_page(self, prefix: bytes, ref: Node, leaves: list[bytes]) -> Node:
         """The reference to the page of `prefix` after the change: `ref` itself where nothing changed."""
-        nodes = _decode(self._store._load(self._conn, prefix, ref) if ref else NO_PAGE, len(prefix))
+        nodes = decode_page(self._store._load(self._conn, prefix, ref) if ref else NO_PAGE, len(prefix))
         changed = self._place(nodes, prefix, leaves)
         if not changed:
             return ref
-        _fold(nodes, changed)
-        page, ref = _encode(nodes), _hash(nodes[1]) + self._suffix
+        fold_page(nodes, changed)
+        page, ref = encode_page(nodes), hash_node(nodes[1]) + self._suffix
         self._add(prefix, page)
         self._store._pages.put(ref, page)
         return ref
@@ -216,10 +206,10 @@ class _Update:
     def _place(self, nodes: list[Node], prefix: bytes, leaves: list[bytes]) -> int:
         """Puts leaves into the slots of a page; returns the bitmap of the slots that changed."""
         changed = 0
-        for nibble, group in _by_nibble(leaves, len(prefix)).items():
-            slot = SLOT0 + nibble
+        for digit, group in _by_nibble(leaves, len(prefix)).items():
+            slot = SLOT0 + digit
             old = nodes[slot]
-            new = self._place_slot(old, prefix + bytes((nibble,)), group)
+            new = self._place_slot(old, prefix + bytes((digit,)), group)
             if new != old:
                 nodes[slot] = new
                 changed |= 1 << slot
@@ -240,35 +230,6 @@ class _Update:
     def _flush(self) -> None:
         self._conn.executemany("INSERT INTO map_pages (prefix, version, data) VALUES (?, ?, ?)", self._rows)
         self._rows.clear()
-
-
-class _Cache:
-    """A bounded dictionary in two generations: when the young one is full, the old one goes.
-
-    A hit in the young generation is one dictionary look-up without a lock; a hit in the old one moves up. An
-    entry is immutable and right for ever, so a race costs a miss at worst.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._used, self._lock = limit // 2, 0, Lock()
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.put(key, value)
-        return value
-
-    def put(self, key: bytes, value: bytes) -> None:
-        cost = len(key) + len(value) + ENTRY_OVERHEAD
-        with self._lock:
-            if key in self._young or cost > self._limit:
-                return
-            if self._used + cost > self._limit:
-                self._old, self._young, self._used = self._young, {}, 0
-            self._young[key] = value
-            self._used += cost
 
 
 # Rows
@@ -296,10 +257,17 @@ def _read(conn: Connection, prefix: bytes, ref: bytes) -> bytes:
     row = conn.execute(sql, (prefix, version)).fetchone()
     if row is None:
         raise MapDamaged("missing", prefix, version)
-    if _check_page(row[0], prefix, version)[1] != ref[:HASH_SIZE]:
+    if _checked(row[0], prefix, version)[1] != ref[:HASH_SIZE]:
         raise MapDamaged("does not have the hash that its parent names", prefix, version)
     page: bytes = row[0]
     return page
+
+
+def _checked(page: object, prefix: bytes, version: int) -> list[Node]:
+    try:
+        return check_page(page, prefix)
+    except Damaged as error:
+        raise MapDamaged(str(error), prefix, version) from None
 
 
 def _delete_below(conn: Connection, prefix: bytes, version: int) -> int:
@@ -307,7 +275,7 @@ def _delete_below(conn: Connection, prefix: bytes, version: int) -> int:
 
 
 def _walk(conn: Connection, prefix: bytes, page: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for slot, node in enumerate(_decode(page, len(prefix))[SLOT0:]):
+    for slot, node in enumerate(decode_page(page, len(prefix))[SLOT0:]):
         if node is None:
             continue
         if len(node) == LEAF_SIZE:
@@ -327,160 +295,19 @@ def _check_children(conn: Connection, prefix: bytes, page: bytes, checked: bytes
 
 
 def _children(prefix: bytes, page: bytes) -> list[tuple[bytes, bytes]]:
-    slots = enumerate(_decode(page, len(prefix))[SLOT0:])
+    slots = enumerate(decode_page(page, len(prefix))[SLOT0:])
     return [(prefix + bytes((slot,)), node) for slot, node in slots if node is not None and len(node) == REF_SIZE]
-
-
-# Pages. Decoded, a page is 32 nodes by heap index, and a leaf stands at every index from its highest place down to
-# its slot, so that each level can be folded from the one below. Index 1 is the page's own place.
-
-
-def _decode(page: bytes, depth: int) -> list[Node]:
-    """The nodes of a page. Index 1 is left empty unless the map is a single leaf."""
-    interior, leaf = BITMAPS.unpack_from(page)
-    nodes: list[Node] = [None] * 32
-    for i, part in _layout(interior):
-        nodes[i] = page[part]
-    pos = len(page) - LEAF_SIZE * leaf.bit_count()
-    for i in _bits(leaf):
-        node = page[pos : pos + LEAF_SIZE]
-        pos += LEAF_SIZE
-        place = SLOT0 + _nibble(node, depth)
-        while place >= i:
-            nodes[place] = node
-            place >>= 1
-    return nodes
-
-
-def _encode(nodes: list[Node]) -> bytes:
-    """The one encoding of folded nodes."""
-    interior = leaf = 0
-    inner: list[bytes] = []
-    leaves: list[bytes] = []
-    for i, node in enumerate(nodes):
-        if node is None:
-            continue
-        if len(node) != LEAF_SIZE:
-            if i > 1:
-                interior |= 1 << i
-                inner.append(node)
-        elif i == 1 or nodes[i >> 1] is not node:
-            leaf |= 1 << i
-            leaves.append(node)
-    return BITMAPS.pack(interior, leaf) + b"".join(inner) + b"".join(leaves)
-
-
-def _fold(nodes: list[Node], changed: int) -> None:
-    """Computes anew every node above the changed ones (a bitmap of heap indexes), up to index 1."""
-    for i in range(SLOT0 - 1, 0, -1):
-        if changed >> 2 * i & 3:
-            changed |= 1 << i
-            left, right = nodes[2 * i], nodes[2 * i + 1]
-            if (left is None or right is None) and _is_lone(left or right):
-                nodes[i] = left or right  # a lone leaf is lifted
-            else:
-                nodes[i] = node_hash(_hash(left), _hash(right))
-
-
-def _is_lone(node: Node) -> bool:
-    """Whether a subtree holds at most one key, told from its only side that is not empty."""
-    return node is None or len(node) == LEAF_SIZE
-
-
-def _hash(node: Node) -> bytes:
-    if node is None:
-        return EMPTY
-    if len(node) == LEAF_SIZE:
-        return leaf_hash(node[:HASH_SIZE], node[HASH_SIZE:])
-    return node[:HASH_SIZE]
-
-
-@lru_cache(maxsize=LAYOUTS)
-def _layout(interior: int) -> tuple[tuple[int, slice], ...]:
-    """Where each interior node of a page stands: the few shapes of a tree's pages repeat."""
-    parts = []
-    pos = BITMAPS.size
-    for i in _bits(interior):
-        end = pos + (HASH_SIZE if i < SLOT0 else REF_SIZE)
-        parts.append((i, slice(pos, end)))
-        pos = end
-    return tuple(parts)
-
-
-def _descend(page: bytes, nibble: int, siblings: list[bytes]) -> Node:
-    """What the key of this nibble meets in a page: nothing, a leaf or a reference. Adds the siblings on the way."""
-    interior, leaf = BITMAPS.unpack_from(page)
-    if not interior and leaf in (0, 0b10):  # a root page with fewer than two keys
-        return _node(page, interior, leaf, 1)
-    slot = SLOT0 + nibble
-    for i in (slot >> 3, slot >> 2, slot >> 1, slot):
-        siblings.append(_hash(_node(page, interior, leaf, i ^ 1)))
-        if not interior >> i & 1:
-            break
-    return _node(page, interior, leaf, i)
-
-
-def _node(page: bytes, interior: int, leaf: int, i: int) -> Node:
-    """The node at one heap index, without decoding the page."""
-    bit = 1 << i
-    if interior & bit:
-        before = interior & bit - 1
-        pos = BITMAPS.size + HASH_SIZE * before.bit_count() + 8 * (before >> SLOT0).bit_count()
-        return page[pos : pos + (HASH_SIZE if i < SLOT0 else REF_SIZE)]
-    if leaf & bit:
-        pos = len(page) - LEAF_SIZE * (leaf >> i).bit_count()
-        return page[pos : pos + LEAF_SIZE]
-    return None
-
-
-def _check_page(page: object, prefix: bytes, version: int) -> list[Node]:
-    """The nodes of a page in which everything follows from the slots, the bytes included."""
-    if type(page) is not bytes or not _has_size(page) or len(prefix) >= MAX_DEPTH:
-        raise MapDamaged("not a page", prefix, version)
-    nodes = _decode(page, len(prefix))
-    digits = _digits(prefix)
-    _fold(nodes, ALL_SLOTS)
-    if _encode(nodes) != page:
-        raise MapDamaged("its nodes do not follow from its slots", prefix, version)
-    if any(node is not None and len(node) == LEAF_SIZE and not node.hex().startswith(digits) for node in nodes[SLOT0:]):
-        raise MapDamaged("holds a key of another page", prefix, version)
-    return nodes
-
-
-def _has_size(page: bytes) -> bool:
-    if len(page) < BITMAPS.size:
-        return False
-    interior, leaf = BITMAPS.unpack_from(page)
-    inner = HASH_SIZE * interior.bit_count() + 8 * (interior >> SLOT0).bit_count()
-    return not (interior & 3 or leaf & 1) and len(page) == BITMAPS.size + inner + LEAF_SIZE * leaf.bit_count()
-
-
-def _bits(bitmap: int) -> Iterator[int]:
-    while bitmap:
-        low = bitmap & -bitmap
-        yield low.bit_length() - 1
-        bitmap ^= low
 
 
 def _by_nibble(leaves: Iterable[bytes], depth: int) -> dict[int, list[bytes]]:
     groups: dict[int, list[bytes]] = {}
     for leaf in leaves:
-        groups.setdefault(_nibble(leaf, depth), []).append(leaf)
+        groups.setdefault(nibble(leaf, depth), []).append(leaf)
     return groups
 
 
-def _nibble(key: bytes, depth: int) -> int:
-    byte = key[depth >> 1]
-    return byte & 15 if depth & 1 else byte >> 4
-
-
 def _prefix(key: bytes, depth: int) -> bytes:
-    return bytes(_nibble(key, i) for i in range(depth))
-
-
-def _digits(prefix: bytes) -> str:
-    """A prefix as hexadecimal digits, one for each nibble."""
-    return prefix.hex()[1::2]
+    return bytes(nibble(key, i) for i in range(depth))
 
 
 def _version(ref: bytes) -> int:

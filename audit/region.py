@@ -26,6 +26,7 @@ from hashlib import sha256
 from itertools import chain
 from struct import Struct, pack
 
+from audit.errors import Damaged
 from verifier.map import EMPTY, leaf_hash, map_value, node_hash
 from verifier.replay import Tip
 
@@ -39,10 +40,6 @@ HEAD = Struct(">BH")
 HELD = Struct(">32sQQ32sQ")
 NODE = Struct(">Q32s")
 CHECK_SIZE = 16
-
-
-class Damaged(Exception):
-    """A row that is not what was written."""
 
 
 class Region:

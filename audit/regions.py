@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from audit.errors import Fatal
-from audit.region import SLOT0, TOP, Damaged, Region, decode_region, encode_region
+from audit.errors import Damaged, Fatal
+from audit.map_page import digits_of
+from audit.region import SLOT0, TOP, Region, decode_region, encode_region
 from verifier.leaf import ENTRY, ENTRY_SIZE, MapLeaf
 from verifier.map import EMPTY, Place, map_value
 from verifier.replay import BrokenRule, Known, Tip, check_form, check_map, next_tip
@@ -159,7 +160,7 @@ class Regions:
             if top not in (None, region.top()):
                 raise Damaged("not the one that its parent names")
         except Damaged as error:
-            where = prefix.hex()[1::2] or "root"
+            where = digits_of(prefix) or "root"
             raise RegionDamaged(f"mirror: region {where}: {error}; remove its file, and it is fetched again") from None
         return region
 

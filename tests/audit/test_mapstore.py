@@ -12,19 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.mapstore import (
-    ALL_SLOTS,
-    CREATE_MAP_PAGES,
-    SLOT0,
-    MapDamaged,
-    MapStore,
-    NotRetained,
-    OutOfOrder,
-    _Cache,
-    _decode,
-    _encode,
-    _fold,
-)
+from audit.cache import Cache
+from audit.map_page import ALL_SLOTS, SLOT0, decode_page, encode_page, fold_page
+from audit.mapstore import CREATE_MAP_PAGES, MapDamaged, MapStore, NotRetained, OutOfOrder
 from tests import map_reference as reference
 from verifier.encoding import tagged, u64
 from verifier.errors import Malformed
@@ -317,10 +307,10 @@ def test_page_in_another_spelling_is_noticed(conn: sqlite3.Connection) -> None:
 def test_key_in_the_wrong_page_is_noticed(conn: sqlite3.Connection) -> None:
     """A tree whose hashes all fit, with a key where its bits do not lead, is damage."""
     MapStore().update(conn, 1, {b"\x30" + bytes(31): value(1), b"\x31" + bytes(31): value(2)})
-    nodes = _decode(conn.execute("SELECT data FROM map_pages WHERE prefix = x''").fetchone()[0], 0)
+    nodes = decode_page(conn.execute("SELECT data FROM map_pages WHERE prefix = x''").fetchone()[0], 0)
     nodes[SLOT0 + 5], nodes[SLOT0 + 3] = nodes[SLOT0 + 3], None
-    _fold(nodes, ALL_SLOTS)
-    put_page(conn, b"", _encode(nodes))
+    fold_page(nodes, ALL_SLOTS)
+    put_page(conn, b"", encode_page(nodes))
     conn.execute("UPDATE map_pages SET prefix = x'05' WHERE prefix = x'03'")
     with pytest.raises(MapDamaged, match="key of another page"):
         MapStore().check(conn, 1)
@@ -358,7 +348,7 @@ def test_warm_proof_reads_the_root_row_alone(conn: sqlite3.Connection) -> None:
 
 def test_cache_stays_below_its_limit() -> None:
     """Entries and their overhead never pass the limit; what is used stays, what is not goes."""
-    cache = _Cache(100_000)
+    cache = Cache(100_000)
     for n in range(1000):
         cache.put(key(n), bytes(500))
         assert cache.get(key(0)) is not None

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import region as region_module
-from audit.region import Damaged, Region, decode_region, encode_region
+from audit.errors import Damaged
+from audit.region import Region, decode_region, encode_region
 from audit.regions import RegionDamaged, Regions
 from tests import map_reference as reference
 from verifier.chain import link
