@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -362,6 +363,44 @@ def test_hint_while_reading_makes_the_look_start_again(town: Town) -> None:
     town.scan()
     assert (town.cloud.reads, town.told(file)) == (["a", "a"], ["adopted"])
     assert town.current(file).content == content_of(b"pay 999")
+
+
+def test_two_lookers_beside_each_other_tell_nothing_twice(town: Town) -> None:
+    """[R] What was concluded from a chain that went on meanwhile is not recorded: the file is looked at again later."""
+    file = town.cloud.put("a", b"1", 100)
+    town.scan()
+    town.cloud.put("a", b"2", 200)
+
+    def look_between(_: File) -> None:
+        town.cloud.on_read = lambda _: None
+        thread = threading.Thread(target=lambda: town.look(Hint(0, "alice", "a")))
+        thread.start()
+        thread.join()
+
+    town.cloud.on_read = look_between
+    town.look(Hint(file, "alice", "a"))
+    assert (town.told(file), town.dirty()) == (["adopted", "written"], 1)
+    town.log.clock.now += 100
+    town.look()
+    assert (town.told(file), town.dirty()) == (["adopted", "written"], 0)
+
+
+def test_file_that_one_looker_has_in_hand_is_left_alone_by_others(town: Town) -> None:
+    """It is read once; and what only events told of is all that a look beside a scan takes."""
+    file, other = town.cloud.put("a", b"1", 100), town.cloud.put("b", b"1", 100)
+    with town.log.store.transaction() as conn:
+        rows.add(conn, town.source.row, [Hint(file, "alice", "a")], 1, is_urgent=True)
+        rows.add(conn, town.source.row, [Hint(other, "alice", "b")], 1)
+    in_hand = {(file, "")}
+    sessions = [SmallSession(town.cloud, "alice")]
+    looker = Looker(town.log.store, town.log.recorder, town.source.row, sessions, town.log.clock, in_hand=in_hand)
+    asyncio.run(looker.drain(is_urgent=True))
+    assert town.cloud.reads == []
+    asyncio.run(looker.drain())
+    assert town.cloud.reads == ["b"]
+    in_hand.clear()
+    asyncio.run(looker.drain(is_urgent=True))
+    assert (town.cloud.reads, town.dirty(), in_hand) == (["b", "a"], 0, set())
 
 
 def test_queue_is_durable_and_each_file_stands_in_it_once(town: Town) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from audit.errors import TryLater
 from audit.nextcloud import inbox as inbox_module
@@ -54,6 +55,68 @@ def test_event_leads_to_a_look(town: CloudTown) -> None:
             return file
 
     assert town.told(asyncio.run(story())) == ["created", "written"]
+
+
+def test_event_is_looked_at_while_a_scan_runs(town: CloudTown) -> None:
+    """However long a scan takes, and however much it has queued, an event does not wait; and nothing is told twice."""
+    for number in range(200):
+        town.fake.cloud.put(town.alice, (f"{number}.txt",), b"old")
+    slow = town.fake.cloud.put(town.alice, ("slow.txt",), b"slow").file_id
+    release: list[Callable[[], None]] = []
+
+    def hold(request: Request) -> Response | None:
+        if request.method != "GET" or not request.url.path.endswith("slow.txt"):
+            return None
+        loop, go = asyncio.get_running_loop(), asyncio.Event()
+        release.append(lambda: loop.call_soon_threadsafe(go.set))
+
+        async def body() -> AsyncIterator[bytes]:
+            await go.wait()
+            yield b"slow"
+
+        etag = {"OC-ETag": town.fake.cloud.get(town.alice, ("slow.txt",)).etag}
+        return StreamingResponse(body(), headers=etag)
+
+    async def story() -> int:
+        town.fake.lie = hold
+        async with town.service.running():
+            await town.until(lambda: bool(release))
+            file = town.put("ev.txt", b"one")
+            town.put("0.txt", b"new")
+            await town.deliver()
+            try:
+                await town.until(lambda: town.told(file) == ["created"])
+                assert (town.service.scans, town.told(slow)) == (0, [])
+            finally:
+                release[0]()
+            await town.until(lambda: town.service.scans == 1 and town.waiting() == 0)
+            assert town.cloud.line.opened == 1
+            return file
+
+    file = asyncio.run(story())
+    assert (town.told(file), town.told(slow)) == (["created"], ["adopted"])
+    first = town.fake.cloud.get(town.alice, ("0.txt",)).file_id
+    assert town.told(first)[0] == "adopted"
+    assert town.told(first)[1:] in (["written"], [])
+    assert town.service.store.reader().execute("SELECT count(*) FROM chains").fetchone() == (202,)
+
+
+def test_looks_share_their_sessions(town: CloudTown) -> None:
+    """A service opens one set of sessions for its looks; each scan opens new ones, since accounts may have changed."""
+
+    async def story() -> None:
+        async with town.service.running():
+            await town.until(lambda: town.service.scans == 1)
+            for number in range(5):
+                file = town.put(f"{number}.txt", b"one")
+                await town.deliver()
+                await town.until(lambda file=file: town.told(file) == ["created"])  # type: ignore[misc]
+            assert (town.service.scans, town.cloud.line.opened) == (1, 1)
+            town.service.scan_now()
+            await town.until(lambda: town.service.scans == 2)
+            assert town.cloud.line.opened == 2
+
+    asyncio.run(story())
 
 
 def test_event_that_is_lost_is_found_by_the_walk(town: CloudTown) -> None:
