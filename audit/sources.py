@@ -8,7 +8,7 @@ A spec is `folder:PATH` or `nextcloud:URL`; a log remembers those that it was gi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from audit.nextcloud.access import Access
 from audit.nextcloud.client import make_client, read_config, read_limits
 from audit.nextcloud.inbox import NO_KEYS, EventKeys, make_hook_secret
-from audit.nextcloud.limits import NO_LIMITS
+from audit.nextcloud.limits import NO_LIMITS, parse_limits
 from audit.nextcloud.source import SCHEME as NEXTCLOUD
 from audit.nextcloud.source import Looked, NextcloudSource, add_nextcloud, list_nextclouds, open_configured
 from audit.scanning import SCHEME as FOLDER
@@ -65,6 +65,13 @@ def open_source(store: Store, directory: str, spec: str) -> ScanSource:
     if scheme == NEXTCLOUD:
         return add_nextcloud(store, spec, partial(open_configured, directory), read_limits(directory))
     raise Usage(f"source: got {spec!r}, want {SPECS}")
+
+
+def with_limits(source: ScanSource, given: Mapping[str, str]) -> ScanSource:
+    """The source, read as fast as a command's options say; of a Nextcloud alone."""
+    if not given or not isinstance(source, NextcloudSource):
+        return source
+    return source._replace(limits=parse_limits(given, source.limits))
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from audit.directory import locked, open_log
 from audit.folder import Progress
 from audit.recorder import Recorder
 from audit.scanning import Job, Summary
-from audit.sources import SPECS, open_source
+from audit.sources import SPECS, open_source, with_limits
 from verifier.words import escape, format_duration
 
 DESCRIPTION = "Scan a source once and record what changed. Publishing is `serve`'s work."
@@ -20,13 +20,17 @@ EXAMPLES = """examples:
   nextcloud-audit record --data /var/lib/nextcloud-audit --source folder:/srv/letters
   nextcloud-audit record --data ... --source folder:/srv/letters --full      read every byte again
   nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org
+  nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org --rate 10MB --files-per-second 50
 
 A Nextcloud is read by the accounts in DIR/nextcloud.json, mode 0600, each with an app password (in Nextcloud: settings,
 security, "Create new app password"):
   {"url":"https://cloud.example.org","accounts":[{"user":"alice","password":"..."},{"user":"bob","password":"..."}]}
 or, as an external app that reads as any user:
   {"url":"https://cloud.example.org","appapi":{"id":"...","version":"...","secret":"..."}}
-What is shared with these accounts and whose owner has none here is not recorded, and the answer says so."""
+What is shared with these accounts and whose owner has none here is not recorded, and the answer says so. On its own
+machine add "host" (deploy/README.md): the first catch-up then reads disk and database. How fast, and how often stored
+bytes are read again, say the options, or for good "limits" in the same file (all of it is optional):
+  "limits":{"files":"50","rate":"10MB","again_days":"30","again_hours":"5","again_rate":"20MB"}"""
 
 SHOWN_PROBLEMS = 20
 
@@ -35,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the log's directory")
     parser.add_argument("--source", metavar=SPECS, required=True, help="what to scan")
     parser.add_argument("--full", action="store_true", help="read every file again, changed or not")
+    common.add_limits(parser)
     common.add_json(parser)
 
 
@@ -42,7 +47,7 @@ def run(args: Namespace) -> int:
     with locked(args.data):
         log = open_log(args.data)
         try:
-            source = open_source(log.store, args.data, args.source)
+            source = with_limits(open_source(log.store, args.data, args.source), common.limits_of(args))
             show = Shown(time.monotonic).show if sys.stderr.isatty() else None
             recorder = Recorder(log.store, time.time)
             summary = source.scan(Job(log.store, recorder, time.time, show, [args.data], full=args.full))

@@ -14,7 +14,7 @@ from audit.nextcloud.tail import Tail
 from audit.peer_files import read_operators
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
-from audit.sources import SPECS, HintedSource, ScanSource, list_sources, make_event_keys, open_source
+from audit.sources import SPECS, HintedSource, ScanSource, list_sources, make_event_keys, open_source, with_limits
 from verifier.errors import Error, Usage
 from verifier.policy import AUDITORS, Policy, lint
 from verifier.words import parse_duration
@@ -26,12 +26,15 @@ EXAMPLES = """examples:
   nextcloud-audit serve --data ... --source folder:/srv/letters --enrol-first
   nextcloud-audit serve --data ... --source nextcloud:https://cloud.example.org
   nextcloud-audit serve --data ... --audit-log /srv/nextcloud/data/audit.log
+  nextcloud-audit serve --data ... --rate 10MB --again-days 14 --again-hours 3 --again-rate 30MB
 
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
 A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`). `hooks` has it tell of changes, which
 are then looked at within a second; on its own host, --audit-log does the same, once admin_audit logs:
   occ app:enable admin_audit; occ config:system:set log.condition apps 0 --value admin_audit
+Stored bytes of a Nextcloud are read again: everything within --again-days, for at most --again-hours a day, at most
+--again-rate a second. "limits" in DIR/nextcloud.json says the same for good, and `coverage` judges by that file.
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
 SIGTERM ends it, and at no moment is anything lost that was recorded."""
@@ -50,6 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--enrol-first", action="store_true", help="scan no source before its owner enrolled, so that all is theirs"
     )
     parser.add_argument("--audit-log", metavar="PATH", help="follow the audit.log of a Nextcloud on this host")
+    common.add_limits(parser)
     common.add_json(parser)
 
 
@@ -65,7 +69,8 @@ def run(args: Namespace) -> int:
         try:
             say_weaknesses(args.data, log.witnesses, log.auditors)
             named = [open_source(log.store, args.data, spec) for spec in args.source]
-            sources = named or list_sources(log.store, args.data)
+            given = common.limits_of(args)
+            sources = [with_limits(source, given) for source in named or list_sources(log.store, args.data)]
             keys = make_event_keys(sources, args.data)
             tail = open_tail(args.data, args.audit_log, sources)
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, func, select
 
 from audit.chains import LIVE
+from audit.nextcloud.known import Reads, get_reads
+from audit.nextcloud.limits import NO_LIMITS, Budget
 from audit.schema import EMPTY, ZERO, ChainRow, NextcloudDirty, NextcloudFolder, NextcloudKnown, Source, sql, table
 
 DAY_S = 86_400
@@ -45,6 +47,11 @@ _CHAINED = sql(
 )
 _OLDEST = sql(
     select(func.min(_KNOWN.c.checked)).where(_KNOWN.c.source == bindparam("source"), _KNOWN.c.in_trash == ZERO)
+)
+_BYTES = sql(
+    select(func.coalesce(func.sum(_KNOWN.c.size), ZERO)).where(
+        _KNOWN.c.source == bindparam("source"), _KNOWN.c.in_trash == ZERO
+    )
 )
 _UNSEEN = _count(_FOLDERS, _FOLDERS.c.etag == EMPTY)
 _WALKED = _count(_FOLDERS, _FOLDERS.c.path == EMPTY, _FOLDERS.c.etag != EMPTY)
@@ -83,6 +90,15 @@ class Coverage(NamedTuple):
     oldest_read: int | None
     scanned: int | None
     unreadable: tuple[Unreadable, ...]
+    bytes: int
+    budget: Budget
+    today: Reads
+
+    @property
+    def needs_days(self) -> float | None:
+        """How long the budget takes for all bytes at its full rate; None where it has no bound, or no time at all."""
+        a_day = self.budget.hours * 3600 * self.budget.bytes_per_s
+        return self.bytes / a_day if a_day else None
 
     @property
     def is_whole(self) -> bool:
@@ -90,7 +106,9 @@ class Coverage(NamedTuple):
         return complete and self.files == self.chained == self.read_again
 
 
-def measure(conn: sqlite3.Connection, source: int, source_id: str, now: int, days: int) -> Coverage:
+def measure(
+    conn: sqlite3.Connection, source: int, source_id: str, now: int, days: int, budget: Budget = NO_LIMITS.budget
+) -> Coverage:
     """What the tables say, in one state of them where the caller gives a snapshot."""
 
     def one(statement: str, *values: object) -> Any:
@@ -110,4 +128,7 @@ def measure(conn: sqlite3.Connection, source: int, source_id: str, now: int, day
         one(_OLDEST, source),
         one(_SCANNED, source),
         tuple(Unreadable(reason, count, f"{user}/{path}") for reason, count, user, path in why),
+        one(_BYTES, source),
+        budget,
+        get_reads(conn, source, now // DAY_S),
     )

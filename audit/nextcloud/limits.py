@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from verifier.errors import Malformed, Usage
@@ -69,12 +69,12 @@ class Throttle:
             await asyncio.sleep(delay)
 
 
-def parse_limits(members: dict[str, str]) -> Limits:
-    """The limits in a configuration, given as its strings."""
+def parse_limits(members: Mapping[str, str], before: Limits = NO_LIMITS) -> Limits:
+    """The limits in a configuration, given as its strings; what is not there is as before."""
     if unknown := members.keys() - _READERS.keys():
         raise Malformed(f"want {', '.join(_READERS)}, not {', '.join(sorted(unknown))}", "limits")
     found = {name: _READERS[name](value, f"limits {name}") for name, value in members.items()}
-    rate, budget = Rate(), Budget()
+    rate, budget = before
     return Limits(
         Rate(found.get("files", rate.files_per_s), found.get("rate", rate.bytes_per_s)),
         Budget(
@@ -127,3 +127,4 @@ _READERS: dict[str, Callable[[str, str], float]] = {
     "again_hours": _hours,
     "again_rate": parse_rate,
 }
+LIMIT_NAMES = tuple(_READERS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from audit.chains import find_current, load_chain
+from audit.commands.record import Shown
 from audit.errors import PeerFailed
 from audit.folder import Progress
 from audit.fsck import Keys, check_log
@@ -273,6 +274,19 @@ def test_path_that_no_entry_can_hold_is_put_off_alone(town: Town) -> None:
     summary = town.scan()
     assert (town.told(good), town.told(bad)) == (["adopted"], [])
     assert [problem.reason for problem in summary.problems] == ["unreadable"]
+
+
+def test_progress_says_how_long_it_takes() -> None:
+    """By files or bytes, whichever take longer, at the pace since the first report; nothing before that can be told."""
+    now = [100.0]
+    shown = Shown(lambda: now[0])
+    assert shown.line(Progress(50, 1_000, 0, 2 << 20)) == "50 of 1,000 files, 0 of 2 MiB read"
+    now[0] += 10
+    assert shown.line(Progress(50, 1_000, 0, 2 << 20)).endswith("read")
+    assert shown.line(Progress(60, 1_000, 1 << 20, 2 << 20)).endswith("1 of 2 MiB read, 15 min left")
+    assert shown.line(Progress(990, 1_000, 1 << 20, 101 << 20)).endswith(", 16 min left")
+    assert shown.line(Progress(1_000, 1_000, 2 << 20, 2 << 20)).endswith(", 0 s left")
+    assert shown.line(Progress(1_000, None, 0, 0)).startswith("1,000 of ? files")
 
 
 def test_throttle_holds_for_the_catch_up(town: Town) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verifier.errors import Error, Usage
-from verifier.words import count, escape, parse_duration, parse_remote, parse_when, when
+from verifier.words import count, escape, format_duration, parse_duration, parse_remote, parse_when, when
 
 
 @given(st.text(st.characters(exclude_categories=[])))
@@ -76,3 +76,11 @@ def test_count_speaks_plainly() -> None:
         "1,234 bytes",
         "2 entries",
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (11_100, "3 h 5 min"), (187_200, "2 d 4 h")]
+)
+def test_durations_are_said_in_words(seconds: int, text: str) -> None:
+    """As exact as anybody needs."""
+    assert format_duration(seconds) == text

@@ -1,0 +1,107 @@
+"""Rows on the first catch-up with a Nextcloud on this machine: its speed, and the memory that a million files take.
+
+Speed: rows of oc_filecache, files, versions looked for, hashing, a recorded chain for each, all of it durable; against
+two openssl processes that read and hash the same bytes and do nothing else. Sizes are mixed.
+
+Memory: a process of its own that catches up with ever so many tiny files and then walks their folders, against one with
+a tenth of them. What grows with the number of files is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+
+from audit.nextcloud.catchup import CatchUp
+from audit.nextcloud.limits import Rate
+from audit.nextcloud.samehost import HostConfig, open_host
+from audit.recorder import Recorder
+from audit.scanning import Job
+from bench.environment import PEERS
+from bench.hashing import run_openssl, timed
+from bench.homes import INSTANCE, USER, make_homes, new_log, source_of
+from bench.measure import Row, S, at_least, interleave, skipped
+from bench.progress import say
+
+SIZES = (4_096, 65_536, 262_144, 1 << 20, 4 << 20)  # by turns: 1.07 MiB in the mean
+TINY = 24
+SPEED_GOAL, MEMORY_GOAL = 0.8, 1.25
+AGAINST = "two openssl processes, the same bytes"
+
+
+def rows(temporary: str, rounds: int, files: int, many: int) -> list[Row]:
+    """`files` of mixed sizes; `many` tiny ones."""
+    return [*speed_rows(temporary, rounds, files), memory_row(temporary, many)]
+
+
+def speed_rows(temporary: str, rounds: int, files: int) -> list[Row]:
+    sizes = [SIZES[i % len(SIZES)] for i in range(files)]
+    name = f"same-host catch-up, {files:,} files with {sum(sizes) >> 20:,} MiB"
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return [skipped(name, f">= {SPEED_GOAL}x", "openssl is not installed")]
+    homes = os.path.join(temporary, "mixed")
+    os.makedirs(homes)
+    make_homes(homes, sizes)
+    folder = os.path.join(homes, "data", USER, "files")
+    paths = [os.path.join(at, one) for at, _, found in os.walk(folder) for one in found]
+    paths.sort(key=os.path.getsize)
+    try:
+        times = interleave(
+            rounds,
+            ours=catch_up(homes, os.path.join(temporary, "logs"), files),
+            openssl=lambda: timed(lambda: run_openssl(openssl, paths[::2], paths[1::2])),
+        )
+    finally:
+        shutil.rmtree(homes)
+    return [at_least(name, times["ours"], times["openssl"], SPEED_GOAL, S, AGAINST)]
+
+
+def catch_up(homes: str, logs: str, files: int) -> Callable[[], float]:
+    """A round: one catch-up into a new log."""
+    number = count()
+
+    def one_round() -> float:
+        log = new_log(os.path.join(logs, str(next(number))))
+        source = source_of(log, homes)
+        config = HostConfig(os.path.join(homes, "data"), f"sqlite:{homes}/owncloud.db", "oc_", INSTANCE)
+        host, counts = open_host(config), dict[str, int]()
+        job = Job(log.store, Recorder(log.store, time.time))
+        taken = timed(CatchUp(job, source.row, host, [USER], Rate(), counts).run)
+        assert counts == {"adopted": files}
+        host.close()
+        log.store.close()
+        shutil.rmtree(log.path)
+        return taken
+
+    return one_round
+
+
+def memory_row(temporary: str, many: int) -> Row:
+    few = many // 10
+    small, large = (in_a_process(temporary, files) for files in (few, many))
+    name = f"catch-up and walk of {many:,} files: peak memory"
+    ratio, value = large["kib"] / small["kib"], large["kib"] * 1024 / 1e6
+    say(f"  {many:,} files in {large['seconds']:.0f} s")
+    against = f"of {few:,} files ({small['kib'] * 1024 / 1e6:.4g} MB)"
+    goal = f"<= {MEMORY_GOAL:g}x"
+    return Row(name, float(f"{value:.4g}"), "MB", against, round(ratio, 3), goal, ratio <= MEMORY_GOAL, "")
+
+
+def in_a_process(temporary: str, files: int) -> dict[str, float]:
+    homes = os.path.join(temporary, f"tiny-{files}")
+    os.makedirs(homes)
+    say(f"  making {files:,} files ...")
+    make_homes(homes, [TINY] * files)
+    command = [sys.executable, os.path.join(PEERS, "catch_up.py"), homes, os.path.join(homes, "log")]
+    root = os.path.dirname(os.path.dirname(PEERS))
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root})
+    shutil.rmtree(homes)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
