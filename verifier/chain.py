@@ -38,7 +38,7 @@ Not checked here: that the chain is in the log (`verifier.verify`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from hashlib import sha3_256
 
@@ -236,15 +236,21 @@ class Chain:
         self.heads.append(self.head)
         self.carriers.append((self.version, self._carrier))
 
-    def check_openings(self) -> None:
-        """Every opening that is missing is named by an `erased` entry (SPEC 4.3)."""
+    def check_openings(self, parts: Collection[Part] = tuple(Part)) -> None:
+        """Every opening of these parts that is missing is named by an `erased` entry (SPEC 4.3)."""
+        for seq, part in self.withheld():
+            if part in parts:
+                where = f"step {seq}: the {part.word} is not shown, and no entry says that it was erased"
+                raise NotProven("opening-missing", where)
+
+    def withheld(self) -> Iterator[tuple[int, Part]]:
+        """The openings that are missing and not erased, step by step."""
         for step in self.steps:
             if MISSING not in step[2:]:
                 continue
             for part, value in zip(Part, step[2:], strict=True):
                 if value is MISSING and (step.entry.seq, part) not in self.erased:
-                    where = f"step {step.entry.seq}: the {part.word} is not shown, and no entry says that it was erased"
-                    raise NotProven("opening-missing", where)
+                    yield step.entry.seq, part
 
     def ending(self) -> Ending:
         """What the next generation's `adopted` must name. An unsigned close is a taint of its own (SPEC 4.5)."""

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from verifier.chain import MISSING, Chain
 from verifier.encoding import encode_base64
-from verifier.entry import Content
+from verifier.entry import Content, Part
 from verifier.policy import Cosigned, Policy, describe_quorum
 from verifier.record import NamedTuple
 from verifier.verdict import Finding, Report, Trust, Verdict
 from verifier.words import count, escape, when
 
 NOT_SHOWN = "that the server always gave this path this number; who wrote it; that it is true"
+WITHHELD = "where its owner keeps it: whether this number is the file that you mean, only the owner can tell you; "
 EXIT = {Verdict.VERIFIED: 0, Verdict.CHANGED: 1, Verdict.NOT_PROVEN: 2, Verdict.FORK: 3}
 
 _MEANING = {
@@ -137,9 +138,13 @@ def _file(report: Report) -> str:
 
 
 def shown_path(report: Report) -> str | None:
-    """The path that the replayed history ends with."""
+    """The path that the replayed history ends with; none where some of its paths are withheld."""
     path = report.chain.path if report.chain is not None else None
-    return None if path is MISSING else path
+    return None if path is MISSING or _hides_paths(report) else path
+
+
+def _hides_paths(report: Report) -> bool:
+    return report.chain is not None and any(part is Part.PATH for _, part in report.chain.withheld())
 
 
 def _version(chain: Chain) -> str:
@@ -179,7 +184,8 @@ def _cosigners(cosigned: Cosigned | None, policy: Policy, checked: bool) -> str:
 
 
 def _not_shown(report: Report) -> str:
-    return f"{NOT_SHOWN}; what came after" if report.as_of is not None else NOT_SHOWN
+    after = "; what came after" if report.as_of is not None else ""
+    return f"{WITHHELD if _hides_paths(report) else ''}{NOT_SHOWN}{after}"
 
 
 def _hashes(report: Report) -> list[tuple[str, str]]:

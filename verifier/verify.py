@@ -41,7 +41,7 @@ from verifier.chain import (
 )
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
 from verifier.encoding import HASH_SIZE
-from verifier.entry import Closed, Content, Operation, TaintKind, entry_hash
+from verifier.entry import Closed, Content, Operation, Part, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_absence, verify_presence
@@ -87,6 +87,14 @@ class Run:
         """The checkpoint that the state has pinned, opened once; None where it has none."""
         pinned = self.memory.checkpoint
         return None if pinned is None else open_checkpoint(pinned, *self.log_keys)
+
+    @property
+    def asks_content_alone(self) -> bool:
+        """[R] Somebody who knows no blinding key and asks by file id: paths and contexts are the owner's to know.
+
+        Which chain it is rests on the owner's seal then, and no path is said to be proven.
+        """
+        return self.trust.blinding is None and self.question.path is None
 
     @property
     def history(self) -> Chain:
@@ -270,7 +278,7 @@ def check_earlier(run: Run) -> None:
                 )
         step = _open(earlier.step)
         if distance == 1:
-            _check_shown(step, proof.entries[:1])
+            _check_shown(step, proof.entries[:1], run.asks_content_alone)
         head = link(earlier.before, earlier.chain_id, step.entry.seq, step.hash)
         value = map_value(step.entry.seq, head, earlier.leaf_index)
         verify_presence(earlier.chain_id, value, earlier.siblings, proof.map.root)
@@ -320,8 +328,8 @@ def check_standing(run: Run) -> None:
 
 
 def check_openings(run: Run) -> None:
-    """Step 10. [R] What is not shown is logged as erased."""
-    run.history.check_openings()
+    """Step 10. [R] What is not shown is logged as erased; content always, the rest where the file is asked by path."""
+    run.history.check_openings((Part.CONTENT,) if run.asks_content_alone else tuple(Part))
 
 
 def check_memory(run: Run) -> None:
@@ -370,7 +378,7 @@ def check_identity(run: Run) -> None:
     if question.path is None:
         return
     if chain.path is MISSING:
-        raise NotProven("path-erased", f"the path is erased: ask by file id {run.proof.file_id}")
+        raise NotProven("path-erased", f"the path is not shown: ask by file id {run.proof.file_id}")
     if chain.path != question.path:
         raise NotProven("other-path", f"the file is at {chain.path!r}, want {question.path!r}")
     if run.memory.path_file_id not in (None, run.proof.file_id):
@@ -461,12 +469,12 @@ def _open(line: Line) -> Step:
     return open_step(line.entry, line[1:])
 
 
-def _check_shown(closed: Step, first: list[Line]) -> None:
+def _check_shown(closed: Step, first: list[Line], content_alone: bool) -> None:
     """[R] What `adopted` must keep is shown on both sides, or on neither: then that it is erased shows in step 10."""
     for line in first:
         content = closed.content is MISSING and line.content is not None
         path = closed.path is MISSING and line.path is not None
-        if content or path or closed.context is MISSING:
+        if content or not content_alone and (path or closed.context is MISSING):
             raise NotProven("opening-missing", "the end of the generation before is not shown whole")
 
 

@@ -633,7 +633,9 @@ function replay(entries, headList, p, owner, pred) {
     deletedAt.push(s.state === 'deleted');
   }
   // opening-missing (10)
-  s.missing = entries.some((e) => e.openings.some((o, i) => o === null && !s.erased.has(`${e.seq}/${i}`)));
+  const missing = (e) => e.openings.map((o, i) => o === null && !s.erased.has(`${e.seq}/${i}`));
+  s.missing = entries.some((e) => missing(e).some(Boolean));
+  s.missingContent = entries.some((e) => missing(e)[0]);
   s.current = s.version >= 0 ? entries[s.version] : null;
   return s;
 }
@@ -693,6 +695,7 @@ function run(c, f) {
   // A step returns at its first finding: [verdict, reason, why] or undefined.
   const step = (n, body) => { const x = body(); if (x) f.add(n, ...x); return !!x; };
   const g = Number(p.generation);
+  const contentAlone = !blinding && q.path === null;         // 9: paths and contexts are the owner's to know
 
   // 1 completion, names
   let entries = null;
@@ -767,7 +770,7 @@ function run(c, f) {
       if (!presence(x.chain, mapValue(x.step.seq, x.head, x.index), x.siblings, p.map.root)) return [N, 'broken-proof', 'earlier'];
       if (k > 0) continue;
       if (!opens(x.step)) return [N, 'broken-proof', 'earlier opening'];
-      if (x.step.openings.some((o, i) => o === null && !(i < 2 && erased.has(`0/${i}`)))) return [N, 'opening-missing'];
+      if (x.step.openings.some((o, i) => o === null && !(contentAlone && i > 0) && !(i < 2 && erased.has(`0/${i}`)))) return [N, 'opening-missing'];
     }
   })) return done();
 
@@ -801,7 +804,7 @@ function run(c, f) {
   });
 
   step(10, () => {
-    if (s.missing) return [N, 'opening-missing'];
+    if (contentAlone ? s.missingContent : s.missing) return [N, 'opening-missing'];
   });
 
   // 11 what was seen before

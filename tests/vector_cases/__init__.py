@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tests.builder import World, content_of
 from tests.verifier.worlds import created
 from verifier.encoding import encode_base64
-from verifier.proof import Proof, format_proof
+from verifier.proof import Line, Proof, format_proof
 from verifier.verdict import DEFAULT_MAX_AGE_S, Memory
 
 MALFORMED = "MALFORMED"
@@ -71,6 +71,16 @@ def alone() -> World:
 def small(*data: bytes) -> World:
     """File 1, created and then written at a.txt, in one published tree for each data."""
     return created(*(data or (b"one", b"two")), world=alone())
+
+
+def withhold(proof: Proof) -> Proof:
+    """What a log shows somebody who may read the file and does not own it (SPEC 11.4)."""
+
+    def hide(line: Line) -> Line:
+        return line._replace(path=None, context=None)
+
+    earlier = [one._replace(step=hide(one.step)) for one in proof.earlier]
+    return proof._replace(entries=[hide(line) for line in proof.entries], earlier=earlier, replaced=[])
 
 
 def document(name: str) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha3_256
 
 from tests.builder import START, History, World, secret
-from tests.vector_cases import Ask, alone, case, small
+from tests.vector_cases import Ask, alone, case, small, withhold
 from tests.verifier.worlds import a_file, altered, key_of, noted, sealed, taken_over, two_generations
 from verifier import keys
 from verifier.chain import Binding, Ending
@@ -222,6 +222,25 @@ def stranger_with_a_seal() -> Ask:
     """Who has the owner's key and no blinding key is told by the seal which file this is."""
     world = sealed(small())
     return Ask(world, world.prove(1), reader=False)
+
+
+@case("VERIFIED")
+def stranger_who_is_shown_contents_alone() -> Ask:
+    """Who has the owner's key alone and asks by file id need not see paths and contexts; other bytes under it fail."""
+    world = small()
+    world.record(1, Operation.MOVED, b"two", "private/b.txt")
+    world.publish()
+    sealed(world)
+    return Ask(world, withhold(world.prove(1)), path=None, file_id=1, reader=False)
+
+
+@case("VERIFIED")
+def stranger_who_is_shown_contents_alone_of_two_generations() -> Ask:
+    """Nor those of the end of the generation before."""
+    world = two_generations(world=alone())
+    world.record_seal(1)
+    world.publish()
+    return Ask(world, withhold(world.prove(1)), path=None, file_id=1, reader=False)
 
 
 @case("VERIFIED")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests import map_reference
 from tests.builder import World
-from tests.vector_cases import Ask, alone, case, small
-from tests.verifier.worlds import a_file, taken_over
+from tests.vector_cases import Ask, alone, case, small, withhold
+from tests.verifier.worlds import a_file, sealed, taken_over
 from verifier.entry import Erased, Operation, Part
 from verifier.proof import Absence, Replaced
 from verifier.verdict import Memory
@@ -140,3 +140,69 @@ def older_version() -> Ask:
     """The bytes are those of an older version."""
     world = small()
     return Ask(world, world.prove(1), b"one")
+
+
+def withheld() -> Ask:
+    """A moved and sealed file, of which the log shows contents alone."""
+    world = small()
+    world.record(1, Operation.MOVED, b"two", "b.txt")
+    world.publish()
+    sealed(world)
+    return Ask(world, withhold(world.prove(1)), path=None, file_id=1, reader=False)
+
+
+@case(CHANGED, "bytes")
+def stranger_who_is_shown_contents_alone_with_other_bytes() -> Ask:
+    """[R] Hidden paths make no wrong bytes right."""
+    return withheld()._replace(data=b"twO")
+
+
+@case(NOT_PROVEN, "opening-missing", "path-erased")
+def stranger_who_is_shown_contents_alone_asks_for_a_path() -> Ask:
+    """[R] A path that is not shown is not proven, whoever asks for it."""
+    return withheld()._replace(path="b.txt")
+
+
+@case(NOT_PROVEN, "opening-missing")
+def owner_who_is_shown_contents_alone() -> Ask:
+    """[R] Who holds the blinding key is shown all of it, also where the file id was asked for."""
+    return withheld()._replace(reader=True)
+
+
+@case(NOT_PROVEN, "not-owner")
+def stranger_who_is_shown_contents_alone_without_a_seal() -> Ask:
+    """[R] Without the owner's seal nothing says whose file this is, nor which."""
+    world = small()
+    return Ask(world, withhold(world.prove(1)), path=None, file_id=1, reader=False)
+
+
+@case(NOT_PROVEN, "other-file")
+def stranger_who_is_shown_another_file() -> Ask:
+    """[R] The owner sealed this one too, and it is not the number that was asked for."""
+    return withheld()._replace(file_id=2)
+
+
+@case(NOT_PROVEN, "opening-missing")
+def stranger_from_whom_a_content_is_withheld() -> Ask:
+    """[R] Contents are what a stranger judges: each of them is shown."""
+    ask = withheld()
+    first, *others = ask.proof.entries
+    return ask._replace(proof=ask.proof._replace(entries=[first._replace(content=None), *others]))
+
+
+@case(CHANGED, "illegal")
+def stranger_who_is_shown_a_move_with_other_bytes() -> Ask:
+    """[R] A move keeps the content, wherever it went."""
+    world = sealed(small())
+    world.record(1, Operation.MOVED, b"evil", "b.txt", replay=False)
+    world.publish()
+    return Ask(world, withhold(world.prove(1)), b"evil", path=None, file_id=1, reader=False)
+
+
+@case(CHANGED, "altered")
+def stranger_who_is_shown_an_alteration() -> Ask:
+    """[R] A taint stands without any path."""
+    world = sealed(small())
+    world.record(1, Operation.ALTERED, b"evil", "a.txt")
+    world.publish()
+    return Ask(world, withhold(world.prove(1)), b"evil", path=None, file_id=1, reader=False)

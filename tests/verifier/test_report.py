@@ -9,7 +9,7 @@ import pytest
 from tests.builder import World, content_of
 from verifier.entry import Operation
 from verifier.outcome import format_json, worst
-from verifier.report import NOT_SHOWN, exit_code, format_report, report_data, standing
+from verifier.report import NOT_SHOWN, WITHHELD, exit_code, format_report, report_data, standing
 from verifier.verdict import Memory, Question, Report, Verdict
 from verifier.verify import verify
 
@@ -19,6 +19,12 @@ def two_steps(path: str = "a.txt") -> World:
     world.record(7, Operation.CREATED, b"one", path=path)
     world.publish()
     world.record(7, Operation.WRITTEN, b"two", path=path)
+    world.publish()
+    return world
+
+
+def sealed(world: World) -> World:
+    world.record_seal(7)
     world.publish()
     return world
 
@@ -44,6 +50,22 @@ def test_report_of_a_verified_file_says_everything() -> None:
     ):
         assert part in text
     assert "sha3-256" not in text
+
+
+def test_report_names_no_path_that_is_withheld() -> None:
+    """Where some path of the history is not shown, none is named, and it is said what the number does not tell."""
+    world = sealed(two_steps())
+    proof = world.prove(7)
+    first, *others = proof.entries
+    shown = world.trust._replace(blinding=None)
+    for hidden in ([first._replace(path=None), *others], proof.entries):
+        question = Question(world.now, content_of(b"two"), file_id=7)
+        report = verify(proof._replace(entries=hidden), shown, question, Memory())
+        text, data = words(world, report), report_data(report, world.trust, "local.txt")
+        assert report.verdict is Verdict.VERIFIED
+        is_whole = hidden is proof.entries
+        assert ("a.txt" in text, WITHHELD in text) == (is_whole, not is_whole)
+        assert data["path"] == ("a.txt" if is_whole else None)
 
 
 def test_report_shows_hashes_on_request() -> None:

@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 
 from verifier import seed as seeds
 from verifier.commands import common
+from verifier.encoding import encode_base64
 from verifier.errors import Usage
 from verifier.files import write_secret_new
 from verifier.keys import SEED_SIZE, ReaderKey, format_reader
@@ -23,7 +24,8 @@ EXAMPLES = """examples:
   nextcloud-audit seed phrase seed.txt               24 words for paper, and the fingerprint to go with them
   nextcloud-audit seed restore seed.txt              from those words
   nextcloud-audit seed check seed.txt                does it open, and does the state belong to it?
-  nextcloud-audit seed reader seed.txt -o reader.json    for those who may verify, and not seal"""
+  nextcloud-audit seed reader seed.txt -o reader.json    for those who may verify, and not seal
+  nextcloud-audit seed owner seed.txt                the public key, for whom you share a file with"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("restore", "make a seed file from a recovery phrase on standard input"),
         ("check", "open it, and compare its keys with those in the state"),
         ("reader", "export the key that lets others verify"),
+        ("owner", "the public key: with it others verify what you share with them and have sealed"),
     ):
         action = actions.add_parser(name, help=about, description=about)
         action.add_argument("file", metavar="FILE")
@@ -43,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             action.add_argument("--passphrase", action="store_true", help="protect the file by a passphrase")
         if name == "restore":
             action.add_argument("--fingerprint", metavar="HEX", help="what was written down beside the phrase")
-        if name in ("check", "reader"):
+        if name in ("check", "reader", "owner"):
             common.add_state(action)
         if name == "reader":
             action.add_argument("-o", "--output", metavar="OUT", required=True, help="the reader key file to make")
@@ -51,7 +54,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    actions = {"new": _new, "show": _show, "phrase": _phrase, "restore": _restore, "check": _check, "reader": _reader}
+    actions = {
+        "new": _new,
+        "show": _show,
+        "phrase": _phrase,
+        "restore": _restore,
+        "check": _check,
+        "reader": _reader,
+        "owner": _owner,
+    }
     return actions[args.action](args)
 
 
@@ -121,6 +132,16 @@ def _reader(args: Namespace) -> int:
     write_secret_new(args.output, format_reader(ReaderKey(log.log, log.source, log.owner, log.blinding)))
     text = f"{escape(args.output)} lets whoever has it see which chain is which file, and verify. It cannot seal."
     common.emit(args, {"file": args.output, "log": log.log, "source": log.source}, text)
+    return 0
+
+
+def _owner(args: Namespace) -> int:
+    """Hand it over yourself, or read it out: whoever has another one verifies for somebody else."""
+    log = common.enrolled_log(common.home_of(args, args.file), args.log)
+    common.keys_of(log, common.read_seed(args, args.file))
+    owner = encode_base64(log.owner)
+    data = {"owner": owner, "log": log.log, "source": log.source}
+    common.emit(args, data, f"--owner-key {owner} --source {escape(log.source)} --log {escape(log.log)}")
     return 0
 
 

@@ -40,6 +40,8 @@ EXAMPLES = """examples:
   nextcloud-audit verify minutes.txt --seed seed.txt           the state knows its path by now
   nextcloud-audit verify *.pdf --reader reader.json            each with its own FILE.proof beside it
   nextcloud-audit verify old.pdf --seed seed.txt --as-of proof a proof that was kept for years
+  nextcloud-audit verify plan.odt --owner-key KEY --source ... --as 584 --policy policy --auditors auditors
+                                                               shared with you, and sealed by its owner (`seed owner`)
   nextcloud-audit verify --evidence fork.json --log VKEY       does it convict the log? 3 yes, 2 no"""
 
 
