@@ -64,7 +64,7 @@ async def throw_away_user(cloud: Cloud) -> AsyncIterator[tuple[Hand, DavSession]
             app_password = json.loads(answer.content)["ocs"]["data"]["apppassword"]
             config = Config(cloud.url, (Account(uid, Secret(app_password)),), None)
             async with open_sessions(config, cloud.transport) as sessions, as_client(cloud, uid, app_password) as user:
-                yield Hand(user, uid, app_password), sessions[0]
+                yield Hand(user, uid, app_password, password), sessions[0]
         finally:
             await admin.delete(f"/ocs/v2.php/cloud/users/{uid}")
 
@@ -94,10 +94,14 @@ def as_client(cloud: Cloud, uid: str, password: str) -> httpx.AsyncClient:
 
 
 class Hand:
-    """What a user does, with any WebDAV client. Paths as in `Node.path`."""
+    """What a user does, with any WebDAV client. Paths as in `Node.path`.
 
-    def __init__(self, client: httpx.AsyncClient, uid: str, password: str = "") -> None:
+    `password` is an app password, `account_password` the one to log in with.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, uid: str, password: str = "", account_password: str = "") -> None:
         self.client, self.uid, self.password = client, uid, password
+        self.account_password = account_password
 
     async def put(self, path: str, data: bytes, mtime: int | None = None) -> int:
         """The status; the file id is in what a Session says."""

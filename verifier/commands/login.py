@@ -32,7 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     server = Server(args.server)
     flow = start(server)
-    common.say(f"open this page in a browser, log in and grant access:\n  {flow.login}")
+    common.say("open this page in a browser, log in and grant access:")
+    common.say(f"  {flow.login}")
     login = wait_for(server, flow, parse_duration(args.wait))
     write_secret_new(args.output, format_login(login))
     text = f"{escape(args.output)}: {escape(login.user)} at {escape(login.server)}. Keep it as you keep a password."
