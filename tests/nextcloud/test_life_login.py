@@ -1,11 +1,10 @@
-"""`nextcloud-audit login` against a real Nextcloud: the user grants, and what the device got opens proofs, till it is revoked."""
+"""`nextcloud-audit login` against a real Nextcloud: the user grants, what the device got opens proofs till it is revoked."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
