@@ -38,7 +38,6 @@ from audit.publisher import Publisher, read_newest_signed
 from audit.schema import ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
 from audit.tile_reader import Fetch, TileReader
 from audit.tree import Tree, append_leaves
-from verifier.chain import link
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Taint
 from verifier.errors import Error, Malformed
@@ -47,6 +46,7 @@ from verifier.leaf import ENTRY_SIZE, EnrolmentLeaf, EntryLeaf, LogKeyLeaf, MapL
 from verifier.map import map_value
 from verifier.merkle import EMPTY_ROOT
 from verifier.note import MAX_NOTE_SIZE
+from verifier.replay import BrokenRule, next_tip
 
 PART_FILE = "recover.part"
 PROBED = 1_024  # file ids beyond the known ones that are tried for a folder, and one more for each unknown chain
@@ -246,7 +246,8 @@ class _Rebuild:
         for index, data in enumerate(leaves, size):
             leaf = decode_leaf(data)
             if isinstance(leaf, EntryLeaf):
-                tips[leaf.chain_id] = self._next(tips.get(leaf.chain_id) or self._tip(leaf.chain_id), leaf, index)
+                tip = tips.get(leaf.chain_id) or self._tip(leaf.chain_id)
+                tips[leaf.chain_id] = self._follow(tip, index, data)
                 lost.append((index, leaf.chain_id, leaf.seq, leaf.x))
             elif isinstance(leaf, EnrolmentLeaf) and not self._enrol(leaf.root, index):
                 lost.append((index, leaf.root, None, None))
@@ -264,11 +265,11 @@ class _Rebuild:
         return None if found is None else Tip(found[0], found[1], 0)
 
     @staticmethod
-    def _next(tip: Tip | None, leaf: EntryLeaf, index: int) -> Tip:
-        if leaf.seq != (tip.seq + 1 if tip else 0):
-            raise Refused(f"recover: leaf {index} has seq {leaf.seq}, which does not follow in its chain")
-        head = link(tip.head, leaf.chain_id, leaf.seq, leaf.x) if tip else leaf.x
-        return Tip(leaf.seq, head, index)
+    def _follow(tip: Tip | None, index: int, data: bytes) -> Tip:
+        try:
+            return Tip(*next_tip(tip, index, data))
+        except BrokenRule as broken:
+            raise Refused(f"recover: {broken}") from None
 
     def _enrol(self, root: bytes, index: int) -> bool:
         """Whether an owner who enrolled once more waits for this very leaf."""

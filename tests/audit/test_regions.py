@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,9 @@ from verifier.map import Place, map_value
 from verifier.replay import BrokenRule, Known, Tip, find_broken
 
 CREATE = "CREATE TABLE regions (prefix BLOB PRIMARY KEY NOT NULL, data BLOB NOT NULL)"
+
+
+Lie = Callable[["Leaves"], None]
 
 
 def key(n: int) -> bytes:
@@ -114,6 +118,36 @@ def test_replay_finds_the_leaf_that_one_after_the_other_finds(ids: list[bytes], 
         conn.execute(CREATE)
         got = replay(conn, log.leaves, ends)
     assert (want and (want.index, want.fault, want.why)) == (got and (got.index, got.fault, got.why))
+
+
+def gap(log: Leaves) -> None:
+    log.add(key(1), skip=1)
+
+
+def other_gap(log: Leaves) -> None:
+    log.add(key(2), skip=3)
+
+
+def wrong_map(log: Leaves) -> None:
+    log.commit(wrong=True)
+
+
+def wrong_form(log: Leaves) -> None:
+    log.leaves.append(b"\x09")
+
+
+@pytest.mark.parametrize("lies", list(permutations([gap, other_gap, wrong_map, wrong_form], 2)))
+def test_the_first_of_several_broken_rules_is_found(conn: sqlite3.Connection, lies: list[Lie]) -> None:
+    """In one chunk, a leaf that breaks a rule is not overlooked for a later one of another kind or chain."""
+    log = Leaves()
+    log.add(key(1))
+    log.commit()
+    lies[0](log)
+    log.commit()
+    lies[1](log)
+    broken = replay(conn, log.leaves, [])
+    assert broken is not None
+    assert broken.index == 2
 
 
 @given(chain_ids(), st.data(), st.sampled_from([1, 2, 64]))
