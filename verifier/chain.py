@@ -148,7 +148,12 @@ def genesis(binding: Binding) -> bytes:
 
 def link(head: bytes, chain_id: bytes, seq: int, hashed: bytes) -> bytes:
     """The next chain head (SPEC 4.1)."""
-    return sha3_256(_LINK_TAG + head + chain_id + seq.to_bytes(8, "big") + hashed).digest()
+    return link_leaf(head, chain_id + seq.to_bytes(8, "big") + hashed)
+
+
+def link_leaf(head: bytes, fields: bytes) -> bytes:
+    """The next chain head, from chain id, seq and hash as they stand one after the other in a leaf (SPEC 6.1)."""
+    return sha3_256(_LINK_TAG + head + fields).digest()
 
 
 def seal_message(binding: Binding, seal: Seal) -> bytes:

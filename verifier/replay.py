@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verifier.chain import link
+from verifier.chain import link_leaf
 from verifier.entry import MAX_ENTRIES
 from verifier.errors import Malformed, NotVerified
 from verifier.leaf import MAP, EntryLeaf, Leaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
@@ -55,12 +55,12 @@ def next_tip(tip: Tip | None, index: int, data: bytes) -> Tip:
     Nearly all leaves of a log come through here, so the fields are cut out by hand; `decode_leaf` says the same, and a
     test holds both together.
     """
-    seq, x = int.from_bytes(data[33:41], "big"), data[41:]
+    seq = int.from_bytes(data[33:41], "big")
     want = 0 if tip is None else tip[0] + 1
     if seq != want or seq >= MAX_ENTRIES:
         why = f"seq of chain {data[1:33].hex()}: got {seq}, want {want}, below {MAX_ENTRIES}"
         raise BrokenRule(index, CHAIN_BROKEN, why)
-    return seq, x if tip is None else link(tip[1], data[1:33], seq, x), index
+    return seq, data[41:] if tip is None else link_leaf(tip[1], data[1:]), index
 
 
 def check_map(index: int, got: bytes, want: bytes) -> bytes:
