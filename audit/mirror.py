@@ -157,17 +157,7 @@ class Mirror:
 
     def append(self, leaves: Sequence[bytes], target: Target, signed: Head | None, proof: Sequence[bytes]) -> None:
         """Holds these leaves as well: they are the next ones under the target's root, and every rule holds."""
-        end = self.size + len(leaves)
-        peaks = extend_peaks(self._peaks, self.size, [leaf_hash(leaf) for leaf in leaves])
-        root = fold_right(peaks)
-        try:
-            verify_consistency(end, root, target.checkpoint.size, target.checkpoint.root, proof)
-        except (Malformed, NotVerified) as error:
-            raise Inconsistent(CONSISTENCY, f"leaves {self.size} to {end}: {error}") from None
-        if signed and end == signed.size and root != signed.root:
-            raise Inconsistent(CONSISTENCY, f"leaves up to {end}: do not have the root that was cosigned")
-        if end == target.checkpoint.size:
-            _check_last(end - 1, leaves[-1])
+        peaks, end = self._verify(leaves, target.checkpoint, signed, proof), self.size + len(leaves)
         with self._transaction():
             if self._load_state()[0] != self.size:
                 raise Fatal("mirror: another process writes to it")
@@ -177,6 +167,22 @@ class Mirror:
                 "UPDATE state SET size = ?, peaks = ?, note = ? WHERE id = 1", (end, b"".join(peaks), target.note)
             )
         self.size, self._peaks, self.note = end, peaks, target.note
+
+    def _verify(
+        self, leaves: Sequence[bytes], tree: Checkpoint, signed: Head | None, proof: Sequence[bytes]
+    ) -> list[bytes]:
+        """The right edge with these leaves, once they are under the tree's root and under what was cosigned."""
+        peaks, end = self.peaks_after(leaves), self.size + len(leaves)
+        root = fold_right(peaks)
+        try:
+            verify_consistency(end, root, tree.size, tree.root, proof)
+        except (Malformed, NotVerified) as error:
+            raise Inconsistent(CONSISTENCY, f"leaves {self.size} to {end}: {error}") from None
+        if signed and end == signed.size and root != signed.root:
+            raise Inconsistent(CONSISTENCY, f"leaves up to {end}: do not have the root that was cosigned")
+        if end == tree.size:
+            _check_last(end - 1, leaves[-1])
+        return peaks
 
     def check_end(self, checkpoint: Checkpoint) -> bytes:
         """The root, once the leaves held are the checkpoint's tree and the last one commits to the map."""
@@ -200,9 +206,14 @@ class Mirror:
             for name in ("chains", "map_pages"):
                 self._conn.execute(f"DROP TABLE {name}")
             first = 0
-            for leaves in self.held(0, self.size):
-                self._replay(first, leaves)
-                first += len(leaves)
+            try:
+                for leaves in self.held(0, self.size):
+                    self._regions.replay(first, leaves)
+                    first += len(leaves)
+            except (Malformed, BrokenRule) as error:
+                raise Fatal(
+                    f"mirror: leaves changed on disk ({error}); remove its file, and it is fetched again"
+                ) from None
 
     def _write_bundles(self, leaves: Sequence[bytes]) -> None:
         number, begin = divmod(self.size, TILE_WIDTH)

@@ -478,6 +478,23 @@ def test_mirror_of_an_earlier_layout_is_replayed_from_its_own_leaves(tmp_path: P
         }
 
 
+def test_mirror_of_an_earlier_layout_whose_leaves_are_damaged_is_no_finding(tmp_path: Path, log: FakeLog) -> None:
+    """Leaves that the disk garbled are not replayed into a mirror, and are not held against the log."""
+    node = new_node(tmp_path / "n", log)
+    audit(node, log.checkpoint())
+    node.close()
+    (path,) = (tmp_path / "n" / "mirror").glob("*.db")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(EARLIER_LAYOUT)
+        (bundle,) = conn.execute("SELECT data FROM bundles").fetchone()
+        for bad, why in ((bundle[:60] + b"\xff" + bundle[61:], "leaves changed"), (bundle[:-1], "entry bundle")):
+            conn.execute("UPDATE bundles SET data = ?", (bad,))
+            conn.commit()
+            for _ in range(2):
+                with pytest.raises(Fatal, match=f"mirror: .*{why}.*remove its file"):
+                    Mirror(path)
+
+
 def test_damaged_mirror_is_no_finding(tmp_path: Path, log: FakeLog) -> None:
     """A row that the disk garbled stops the audit; nothing is held against the log, and nothing is signed."""
     node = new_node(tmp_path / "n", log)
