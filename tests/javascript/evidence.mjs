@@ -66,7 +66,7 @@ function opened(note, reader) {                              // 9.1: signed by a
   const n = openNote(note, { logs: reader.logs, witnesses: [] }, reader.logs[0].name);
   if (n.origin !== reader.logs[0].name) nothing('unknown-log');
   if (!n.logLine) nothing('unsigned');
-  if (n.bad) nothing('bad-signature');
+  if (n.badLog) nothing('bad-signature');
   return n;
 }
 
@@ -85,7 +85,7 @@ function judge(e, reader) {
   }
   if (small.size === big.size) nothing('no-contradiction');
   const [then, before] = [small, big].map((n) => openNote(n, { logs: [], witnesses: reader.witnesses }, ''));
-  if (then.bad || before.bad) nothing('bad-signature');
+  if (then.badLine || before.badLine) nothing('bad-signature');
   const both = reader.witnesses.filter((k) => then.times.has(k) && before.times.has(k));
   if (!both.length) nothing('unwitnessed');
   if (!both.some((k) => then.times.get(k) > before.times.get(k))) nothing('no-contradiction');

@@ -175,9 +175,9 @@ export function parseNote(s, extensions = false) {
   });
   return { body, origin: keyName(l[0]), size: decimal(l[1]), root: b32(l[2]), lines };
 }
-// Lines of the keys of one policy (8.3): log signature and cosigner times; bad = a known line does not verify: no line counts.
+// Lines of the keys of one policy (8.3): log signature and cosigner times; badLog, badLine = a known one does not verify.
 export function openNote(note, policy, origin) {
-  const out = { ...note, bad: false, logLine: false, signed: false, times: new Map() };
+  const out = { ...note, badLog: false, badLine: false, logLine: false, signed: false, times: new Map() };
   const of = (k) => {
     const l = note.lines.filter((x) => x.name === k.name && x.id === k.id);
     if (l.length > 1) bad('two lines of one known key');
@@ -187,25 +187,26 @@ export function openNote(note, policy, origin) {
     const line = of(k);
     if (!line) continue;
     const ok = signed(k.raw, utf8(note.body), line.sig);
-    if (!ok) out.bad = true;
+    if (!ok) out.badLog = true;
     if (k.name === origin) { out.logLine = true; if (ok && note.origin === origin) out.signed = true; }
   }
   for (const k of policy.witnesses) {
     const line = of(k);
     if (!line) continue;
-    if (line.sig.length !== 72) { out.bad = true; continue; }
+    if (line.sig.length !== 72) { out.badLine = true; continue; }
     const t = line.sig.readBigUInt64BE(0);
     const ok = t >= 1n && t <= MAX63 && signed(k.raw, utf8(`cosignature/v1\ntime ${t}\n${note.body}`), line.sig.subarray(8));
-    if (ok) out.times.set(k, t); else out.bad = true;
+    if (ok) out.times.set(k, t); else out.badLine = true;
   }
-  if (out.bad) { out.times.clear(); out.signed = false; }
+  if (out.badLog) out.signed = false;
+  if (out.badLine) out.times.clear();
   return out;
 }
 // The reason why a note is not the log's (9, step 2), or, with earlier, not one of its earlier trees (step 15); or null.
 function noteFault(n, policy, origin, earlier = false) {
   if (n.origin !== origin || !policy.logs.some((k) => k.name === origin)) return 'unknown-log';
   if (!n.logLine && !earlier) return 'unsigned';
-  if (n.bad) return 'bad-signature';
+  if (n.badLog) return 'bad-signature';
   return n.size === 0n ? 'empty-tree' : null;
 }
 const counted = (note, k, now) => note.times.has(k) && note.times.get(k) >= 1n && note.times.get(k) <= now + 30n;
@@ -384,8 +385,10 @@ function parseStep(v) {                                      // [entry, content,
   if (!Array.isArray(v) || v.length !== 4) bad('entry list');
   const e = parseEntry(base64(v[0]));
   e.openings = v.slice(1).map((s) => (s === null ? null : base64(s)));
-  e.parts = e.openings.map((o, i) => (o === null ? undefined : (o.length < 32 ? bad('opening') : PARSE[i](o.subarray(32)))));
-  return e;                                                  // parts[i]: undefined = not shown, null = empty
+  if (e.openings.some((o) => o !== null && o.length < 32)) bad('opening');
+  let parts;                                                 // parts[i]: undefined = not shown, null = empty; once `opens` has looked
+  Object.defineProperty(e, 'parts', { get: () => (parts ??= e.openings.map((o, i) => (o === null ? undefined : PARSE[i](o.subarray(32))))) });
+  return e;
 }
 /** Of each item in `entries`, the entry's bytes: for those who hash and do not judge them (9.1). */
 export const entryBytes = (items) => items.map((v) => {
@@ -454,7 +457,7 @@ export function parseProof(s) {
   wf(v);
   checkForm(v);
   const p = { log: logName(v.log), source: sourceId(v.source), file: decimal(v.file), generation: decimal(v.generation),
-    root: b32(v.root), chain: b32(v.chain), from: decimal(v.from) };
+    root: b32(v.root), chain: b32(v.chain), from: decimal(v.from), rawEntries: v.entries };
   if (p.from >= 16384n) bad('seq');
   const lazy = (name, get) => { let done = false, value;
     Object.defineProperty(p, name, { get() { if (!done) { value = get(v[name]); done = true; } return value; } }); };
@@ -702,7 +705,7 @@ function run(c, f) {
   if (step(1, () => {
     if (p.from > 0n) {                                       // 10.3
       const o = stored();
-      if (!o || !same(o.chain, p.chain) || o.from !== 0n || BigInt(o.entries.length) < p.from) return [N, 'incomplete'];
+      if (!o || !same(o.chain, p.chain) || !same(o.root, p.root) || o.from !== 0n || BigInt(o.entries.length) < p.from) return [N, 'incomplete'];
     }
     if (p.log !== trust.log) return [N, 'other-log'];
     if (p.source !== trust.source) return [N, 'other-source'];
@@ -725,10 +728,11 @@ function run(c, f) {
 
   // 3 witnesses, 4 auditors
   const witnessed = hasQuorum(note, wp, q.now);
-  step(3, () => (!witnessed ? [N, 'unwitnessed'] : wp.quorum.ov === 0 ? [N, 'weak-policy'] : undefined));
+  step(3, () => (note.badLine ? [N, 'bad-signature'] : !witnessed ? [N, 'unwitnessed'] : wp.quorum.ov === 0 ? [N, 'weak-policy'] : undefined));
   const audited = openNote(p.checkpoint, ap, origin);
   step(4, () => {
-    if (audited.bad || !hasQuorum(audited, ap, q.now) || ap.quorum.q === 0) return [N, 'not-replayed'];
+    if (audited.badLine) return [N, 'bad-signature'];
+    if (!hasQuorum(audited, ap, q.now) || ap.quorum.q === 0) return [N, 'not-replayed'];
   });
 
   // 5 the pinned tree
@@ -757,23 +761,24 @@ function run(c, f) {
   })) return done();
 
   // 8 earlier generations, the newest first; one under another root may come last
-  entries = p.from > 0n ? [...stored().entries.slice(0, Number(p.from)), ...p.entries] : p.entries;
-  const erased = new Set(entries.filter((e) => e.op === 'erased').map((e) => `${e.target}/${e.part}`));
+  const first = () => (p.from > 0n ? stored().rawEntries : p.rawEntries)[0];
   if (step(8, () => {
     const n = p.earlier.length;
     if (BigInt(n) !== p.generation && BigInt(n) !== p.generation + 1n) return [N, 'generations', 'count'];
     for (const [k, x] of p.earlier.entries()) {
       x.foreign = k >= g;
       if (!x.foreign && blinding && !same(x.chain, chainId(blinding, p.source, p.file, BigInt(g - 1 - k)))) return [N, 'generations', 'chain id'];
-      if (x.step.op !== 'closed') return [N, 'generations', 'not closed'];
+      if (!opens(x.step)) return ['CHANGED', 'history', 'earlier opening'];
+      x.step.parts;                                          // decoded now
+      if (k === 0 && x.step.openings.some((o, i) => o === null && first() && !(contentAlone && i > 0) && (i === 2 || first()[1 + i] !== null))) return [N, 'opening-missing'];
       x.head = link(x.before, x.chain, x.step);
       if (!presence(x.chain, mapValue(x.step.seq, x.head, x.index), x.siblings, p.map.root)) return [N, 'broken-proof', 'earlier'];
-      if (k > 0) continue;
-      if (!opens(x.step)) return [N, 'broken-proof', 'earlier opening'];
-      if (x.step.openings.some((o, i) => o === null && !(contentAlone && i > 0) && !(i < 2 && erased.has(`0/${i}`)))) return [N, 'opening-missing'];
+      if (x.step.op !== 'closed') return [N, 'generations', 'not closed'];
+      if (!x.foreign && x.step.signature && !closeValid(owner, p, x.chain, x.before, x.step)) return ['CHANGED', 'illegal', 'closing signature'];
     }
   })) return done();
 
+  entries = p.from > 0n ? [...stored().entries.slice(0, Number(p.from)), ...p.entries] : p.entries;
   // 9 the history
   let s, hs;
   if (step(9, () => {
@@ -781,8 +786,6 @@ function run(c, f) {
     if (BigInt(entries.length) !== p.map.seq + 1n || entries.some((e, i) => e.seq !== BigInt(i))) return ['CHANGED', 'history', 'seq'];
     hs = heads(entries, p);
     if (!same(hs.at(-1), p.map.head)) return ['CHANGED', 'history', 'head'];
-    for (const x of p.earlier)                               // 5.2
-      if (!x.foreign && x.step.signature && !closeValid(owner, p, x.chain, x.before, x.step)) return ['CHANGED', 'illegal', 'closing signature'];
     try { s = replay(entries, hs, p, owner, p.earlier[0] ?? null); } catch (e) {
       if (e.predecessor) return [N, 'predecessor'];
       if (e.illegal) return ['CHANGED', 'illegal', e.message];
@@ -837,7 +840,8 @@ function run(c, f) {
 
   // 13 state and path
   const left = (x, asked) => {
-    if (!blinding || x.generation !== knownGeneration || !x.steps.length || !x.steps.every(opens)) return 'other-file-id';
+    if (!blinding || x.generation !== knownGeneration || !x.steps.length) return 'other-file-id';
+    if (!x.steps.every(opens)) return 'history';
     const chain = chainId(blinding, p.source, x.file, x.generation);
     let head = x.before;
     for (const [i, e] of x.steps.entries()) {
@@ -863,7 +867,7 @@ function run(c, f) {
     if (knownFile === null || knownFile === p.file) return;
     const shown = replaced.find((x) => x.file === knownFile);
     const why = shown ? left(shown, asked) : 'other-file-id';
-    if (why) return [N, why];
+    if (why) return [why === 'history' ? 'CHANGED' : N, why];
   });
 
   // 14 bytes
@@ -877,9 +881,9 @@ function run(c, f) {
   const T = noteTimes(note, wp, q.now);
   step(15, () => {
     let notLater = T.notLater;
-    const items = [['first', p.first], ['before', p.before]];
-    if (!witnessed) return;
-    for (const [name, x] of items) {
+    if (!witnessed || wp.quorum.ov === 0) return;
+    for (const name of ['first', 'before']) {
+      const x = p[name];
       if (!x) continue;
       const n = openNote(x.note, wp, origin);
       const fault = noteFault(n, wp, origin, true);
@@ -887,6 +891,7 @@ function run(c, f) {
       for (const other of [note, pin])
         if (n.signed && other && other.signed && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
       if (!consistency(n.size, n.root, note.size, note.root, x.hashes)) return [N, 'broken-proof', name];
+      if (n.badLine) return [N, 'bad-signature', name];
       if (!hasQuorum(n, wp, q.now)) return [N, 'unwitnessed', name];
       if (name === 'first' && n.size > p.map.index) {
         const t = noteTimes(n, wp, q.now).notLater;

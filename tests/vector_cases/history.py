@@ -69,6 +69,15 @@ def end_of_a_generation_withheld() -> Ask:
     return Ask(world, proof._replace(earlier=[hidden]))
 
 
+@case(CHANGED, "history")
+def end_of_a_generation_with_another_opening() -> Ask:
+    """[R] What is shown of the end of the chain before is not what was logged there."""
+    world = two_generations(world=alone())
+    proof = world.prove(1)
+    other = proof.earlier[0]._replace(step=proof.earlier[0].step._replace(path=secret("salt") + b"b.txt"))
+    return Ask(world, proof._replace(earlier=[other]))
+
+
 @case(CHANGED, "illegal")
 def close_signed_by_another_key() -> Ask:
     """The signature in `closed` is there and is not the owner's."""

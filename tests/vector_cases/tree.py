@@ -354,6 +354,15 @@ def cosignature_of_another_tree() -> Ask:
 
 
 @case(NOT_PROVEN, "bad-signature")
+def auditors_cosignature_of_another_tree() -> Ask:
+    """An auditor's line was copied from an older checkpoint: it fails its own quorum, and the witnesses' holds."""
+    world = small()
+    old, new = (parse_note(world.notes[size]) for size in sorted(world.notes))
+    mixed = (*new.signatures[:2], old.signatures[2])
+    return Ask(world, renoted(world, format_note(Note(new.text, mixed))))
+
+
+@case(NOT_PROVEN, "bad-signature")
 def cosignature_without_a_time() -> Ask:
     """[R] A time of 0 makes the line invalid, though the witness signed it."""
     world = small()
