@@ -32,13 +32,14 @@ from audit.nextcloud import known as rows
 from audit.nextcloud.history import read_history
 from audit.nextcloud.known import Dirty, Hint
 from audit.nextcloud.look import CLOSED, NEW, History, Known, Look, conclude, identity_of, known_of, versions_to_read
+from audit.nextcloud.together import Together
 from audit.nextcloud.values import Node, Reading, Session, Version
 from audit.recorder import Recorder
 from audit.store import Store
 from verifier.entry import Operation
 from verifier.errors import Error
 
-AT_ONCE = 4  # looks at a time
+AT_ONCE = 24  # looks at a time; the requests that they make are bounded by the server's client
 BATCH = 64  # looks in one transaction
 MAX_READS = 3  # of one file that changes while it is read
 GROUP, EXTERNAL = "group", "external"
@@ -91,6 +92,7 @@ class Looker:
         self._in_hand = set() if in_hand is None else in_hand
         self._trash: dict[str, Mapping[int, object]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self.together = Together()
 
     async def drain(self, is_urgent: bool = False) -> None:
         """Looks at what is queued and due, the oldest first; or at what is urgent alone, beside a scan."""
@@ -126,12 +128,15 @@ class Looker:
     async def _try(self, dirty: Dirty) -> Found | str:
         """The result, or why there is none."""
         async with self._gate:
+            self.together.at_work += 1
             try:
                 found = await self._look(dirty)
             except Fatal:
                 raise
             except (AuditError, Error) as error:
                 return str(error) or type(error).__name__
+            finally:
+                self.together.at_work -= 1
             self.files += 1
             return found
 
@@ -189,7 +194,7 @@ class Looker:
         if not here:  # nobody's name was told, or one without an account: a path means nothing then
             here, path = list(self.sessions.values()), ""
         for session in here:
-            node = await session.stat(path) if path else None
+            node = await self.together.stat(session, path) if path else None
             if dirty.file_id and (node is None or node.file_id != dirty.file_id):
                 node = await session.find(dirty.file_id)
             if node is not None:
@@ -234,7 +239,7 @@ class Looker:
                 raise
             except TryLater as error:
                 reading, why = None, str(error)
-            after = await session.stat(node.path)
+            after = await self.together.stat(session, node.path)
             hits = rows.count_hits(self.store.reader(), dirty)
             is_quiet = hits in (None, dirty.hits)
             if reading is not None and after is not None and is_quiet and _same(node, after):

@@ -250,7 +250,7 @@ class _Scan:
         """Queues what changed in a user's files since the last walk."""
         row, viewer = self.source.row, session.user
         is_first = not rows.has_folder(self.store.reader(), row, viewer, "")
-        root = await self._enter(session, "", is_first)
+        root = await self._enter(looker, session, "", is_first)
         stack = [] if root is None else [root]
         while stack:
             folder = stack[-1]
@@ -266,7 +266,7 @@ class _Scan:
             if rows.get_folder(self.store.reader(), row, viewer, child.path) == child.etag:
                 continue
             try:
-                entered = await self._enter(session, child.path, is_first)
+                entered = await self._enter(looker, session, child.path, is_first)
             except Fatal:
                 raise
             except (AuditError, Error) as error:
@@ -280,11 +280,12 @@ class _Scan:
                 await looker.drain()
             self._report(looker)
 
-    async def _enter(self, session: Session, path: str, is_first: bool) -> _Folder | None:
+    async def _enter(self, looker: Looker, session: Session, path: str, is_first: bool) -> _Folder | None:
         """Lists a folder and queues what is new, changed or gone in it."""
         listed = await session.list_folder(path)
         if not listed:
             return None
+        looker.together.saw(session.user, path, len(listed))
         folder, *nodes = listed
         own = [node for node in nodes if self._is_ours(node, session)]
         row, viewer, conn = self.source.row, session.user, self.store.reader()
