@@ -40,6 +40,7 @@ from verifier.entry import (
     Part,
     Predecessor,
     Seal,
+    Seen,
     commit,
     encode_content,
     encode_context,
@@ -47,11 +48,12 @@ from verifier.entry import (
     encode_path,
 )
 from verifier.errors import NotVerified
-from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
+from verifier.leaf import LOSS, MAP, EntryLeaf, MapLeaf, encode_leaf
+from verifier.loss import loss_leaf, loss_message
 from verifier.map import map_value
 from verifier.note import COSIGNATURE, SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
-from verifier.proof import Absence, Bracket, Earlier, Included, InMap, Line, Proof, Replaced, Since
+from verifier.proof import Absence, Bracket, Declared, Earlier, Included, InMap, Line, Loss, Proof, Replaced, Since
 from verifier.verdict import Memory, Question, Report, Trust
 from verifier.verify import verify
 
@@ -89,6 +91,8 @@ class World:
         self.now = START
         self.source = source
         self.log = SignerKey(ORIGIN, SIGNATURE, secret("log"))
+        self.old_logs: list[SignerKey] = []  # of origins before this one
+        self.declared: list[Declared] = []  # losses, the newest first
         self.log_name = keys.format_log_name(ORIGIN, self.log.verifier_key.public_key)
         self.owner = keys.derive_keys(seed, self.log_name)
         self.owner_signer = SignerKey("owner", SIGNATURE, self.owner.private)
@@ -107,7 +111,7 @@ class World:
         self._salts = 0
 
     def policy_file(self, cosigners: list[SignerKey], threshold: int) -> bytes:
-        lines = [f"log {format_vkey(self.log.verifier_key)}"]
+        lines = [f"log {format_vkey(log.verifier_key)}" for log in (*self.old_logs, self.log)]
         lines += [f"witness w{i} {format_vkey(signer.verifier_key)}" for i, signer in enumerate(cosigners)]
         lines += [f"group g {threshold} {' '.join(f'w{i}' for i in range(len(cosigners)))}", "quorum g"]
         return "".join(line + "\n" for line in lines).encode()
@@ -192,7 +196,15 @@ class World:
     def record_seal(self, file_id: int, **how: object) -> None:
         self.record(file_id, Operation.SEALED, argument=self.seal(file_id, **how))  # type: ignore[arg-type]
 
-    def close(self, file_id: int, reason: CloseReason = CloseReason.FULL, *, signed: bool = True) -> None:
+    def close(
+        self,
+        file_id: int,
+        reason: CloseReason = CloseReason.FULL,
+        *,
+        signed: bool = True,
+        seen: Seen | None = None,
+        signer: SignerKey | None = None,
+    ) -> None:
         """Ends the newest generation of a file; `continue_` starts the next one."""
         history = self.histories[file_id]
         chain = history.chain
@@ -202,11 +214,11 @@ class World:
         openings = [self._salt() + part for part in parts]
         commitments = [commit(part, opening) for part, opening in zip(Part, openings, strict=True)]
         entry = Entry(
-            *(Operation.CLOSED, chain.seq + 1, self.now, self.now, *commitments, Closed(reason, taints, b"")),
+            *(Operation.CLOSED, chain.seq + 1, self.now, self.now, *commitments, Closed(reason, taints, b"", seen)),
         )
         if signed:
-            signature = self.owner_signer.sign(close_message(history.binding, chain.head, entry))
-            entry = entry._replace(argument=Closed(reason, taints, signature))
+            signature = (signer or self.owner_signer).sign(close_message(history.binding, chain.head, entry))
+            entry = entry._replace(argument=Closed(reason, taints, signature, seen))
         self.append(history, Line(encode_entry(entry), *openings))
 
     def continue_(self, file_id: int, data: bytes, path: str, *, argument: Argument | None = None) -> None:
@@ -233,12 +245,55 @@ class World:
 
     def note(self, size: int, root: bytes, witnesses: int | None = None, auditors: int | None = None) -> bytes:
         """A checkpoint signed by the log now, and by the first so many witnesses and auditors."""
-        text = format_checkpoint(Checkpoint(ORIGIN, size, root))
+        text = format_checkpoint(Checkpoint(self.log.verifier_key.name, size, root))
         cosigners = self.witnesses[:witnesses] + self.auditors[:auditors]
         lines = [sign_note(text, key) for key in self.signers or [self.log]] + [
             cosign(text, signer, self.now) for signer in cosigners
         ]
         return format_note(Note(text, tuple(lines)))
+
+    # -- losing --------------------------------------------------------------------------------------------
+
+    def declare_loss(self, kept: int, name: str = "log.example/files/2") -> None:
+        """Goes on under another origin with the leaves below `kept`, after the newest note (SPEC 6.5)."""
+        note = self.notes[max(self.notes)]
+        old, self.log = self.log, SignerKey(name, SIGNATURE, secret(f"log {name}"))
+        key = self.log.verifier_key.public_key
+        self.declared.insert(0, Declared(note, key, old.sign(loss_message(name, key, note))))
+        self.old_logs.append(old)
+        self.policy_text, self.auditors_text = [
+            text.replace(b"witness", f"log {format_vkey(self.log.verifier_key)}\nwitness".encode(), 1)
+            for text in (self.policy_text, self.auditors_text)
+        ]
+        shift = 0 if self.leaves[0][0] == LOSS else 1
+        survivors = self.leaves[1 - shift : kept]
+        self.leaves, self.notes, self.maps, self.map = [loss_leaf(note)], {}, {}, {}
+        for history in self.histories.values():
+            history.records = [record for record in history.records if record.index < kept]
+            history.chain = Chain(history.binding, history.chain.predecessor)
+            for record in history.records:
+                record.index += shift
+                lie(history.chain, open_step(record.line.entry, record.line[1:]))
+        tips = {
+            record.index: (history, seq)
+            for history in self.histories.values()
+            for seq, record in enumerate(history.records)
+        }
+        for leaf in survivors:
+            index = len(self.leaves)
+            if leaf[0] == MAP:
+                leaf = encode_leaf(MapLeaf(map_reference.build_map(self.map)))
+            elif index in tips:
+                history, seq = tips[index]
+                self.map[history.binding.chain_id] = map_value(seq, history.chain.heads[seq], index)
+            self.leaves.append(leaf)
+        size = len(self.leaves)
+        self.maps[size], self.notes[size] = dict(self.map), self.note(size, reference.mth(self.leaves))
+        self.tick()
+
+    def close_declared(self, file_id: int, seen: Seen, signer: SignerKey | None = None) -> None:
+        """The owner ends a chain of which steps were lost that the owner's device had seen (SPEC 4.7)."""
+        self.close(file_id, CloseReason.DECLARED, seen=seen, signer=signer)
 
     # -- proving --------------------------------------------------------------------------------------------
 
@@ -284,6 +339,7 @@ class World:
             self._sealed(chain, leaves),
             self._earlier(history, mapped),
             [self._replaced(self.histories[old], mapped) for old in replaces],
+            Loss(self.declared, reference.path(0, leaves)) if self.declared else None,
         )
 
     def _bracket(self, size: int, leaves: list[bytes]) -> Bracket:
@@ -293,6 +349,8 @@ class World:
         size = chain.seals[-1].seal.tree_size if chain.seals else 0
         if not 0 < size <= len(leaves):
             return None
+        if self.declared and chain.seals[-1].seal.tree_root != reference.mth(leaves[:size]):
+            return None  # of an origin before this one
         return Since(size, reference.consistency(size, leaves))
 
     def _earlier(self, history: History, mapped: dict[bytes, bytes]) -> list[Earlier]:

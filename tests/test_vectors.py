@@ -25,7 +25,7 @@ REASONS = set(
     incomplete other-log other-source other-file not-owner other-chain unknown-log unsigned bad-signature empty-tree
     fork unwitnessed weak-policy not-replayed unconnected stale broken-proof generations opening-missing history
     illegal predecessor altered gap unsigned-close pinned seal-tree unsealed deleted closed path-erased other-path
-    other-file-id bytes clock as-of
+    other-file-id bytes clock as-of loss-note loss-hides declared-loss
     """.split()
 )
 

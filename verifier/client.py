@@ -24,7 +24,7 @@ from verifier.errors import Malformed, NotProven, Usage
 from verifier.keys import check_source_id, parse_log_name
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
-from verifier.proof import MAX_PROOF_SIZE, members, parse_object
+from verifier.proof import MAX_PROOF_SIZE, Line, members, parse_object
 from verifier.record import NamedTuple
 from verifier.request import (
     MAX_TARGET,
@@ -174,6 +174,15 @@ class Server:
         if answer.status not in (200, 202):
             raise _refused(answer)
         return decode_decimal(members(_object(answer), "seal", "seq")[0], "seal seq")
+
+    def close(self, signer: Signer, source: str, file_id: int, generation: int, line: Line) -> int:
+        """Hands in the signed end of a chain (SPEC 4.7), with its openings; the answer is its seq."""
+        parts = dict(zip(Line._fields, [encode_base64(part or b"") for part in line], strict=True))
+        body = _body(source=source, file=str(file_id), generation=str(generation), **parts)
+        answer = self._send("POST", "/closings", body, signer)
+        if answer.status != 202:
+            raise _refused(answer)
+        return decode_decimal(members(_object(answer), "closing", "seq")[0], "closing seq")
 
     def degraded_since(self) -> int | None:
         """Since when the log says that its quorum is out of reach. Only a word to show: None where there is none."""

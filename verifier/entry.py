@@ -123,6 +123,7 @@ class CloseReason(IntEnum):
     REUSED_ID = 5
     FULL = 6
     LOSS = 7
+    DECLARED = 8
 
 
 class TaintKind(IntEnum):
@@ -189,12 +190,23 @@ class Erased(NamedTuple):
     part: Part
 
 
+class Seen(NamedTuple):
+    """The last step of a chain that its owner had seen, before the log declared it lost."""
+
+    seq: int
+    head: bytes
+
+
 class Closed(NamedTuple):
-    """Argument of `closed`: why, which taints live on, and the owner's signature or b"" where there is none."""
+    """Argument of `closed`: why, which taints live on, and the owner's signature or b"" where there is none.
+
+    `seen` with DECLARED alone, which is always signed: the head that the owner gives up for the one that was left.
+    """
 
     reason: CloseReason
     taints: tuple[Taint, ...]
     signature: bytes
+    seen: Seen | None = None
 
 
 Argument = Reverted | Expired | Predecessor | Gap | Seal | Erased | Closed
@@ -289,9 +301,9 @@ def encode_argument(argument: Argument) -> bytes:
             return encode_seal_body(argument) + argument.signature
         case Erased(seq, part):
             return u64(seq) + u8(part)
-        case Closed(reason, taints, signature):
+        case Closed(reason, taints, signature, seen):
             listed = b"".join(taint.chain_id + u64(taint.seq) + u8(taint.kind) for taint in taints)
-            return u8(reason) + u16(len(taints)) + listed + signature
+            return u8(reason) + u16(len(taints)) + listed + (u64(seen.seq) + seen.head if seen else b"") + signature
 
 
 def encode_seal_body(seal: Seal) -> bytes:
@@ -357,6 +369,9 @@ def _decode_closed(r: Reader) -> Closed:
     reason = _member(CloseReason, r.u8(), r.where)
     taints = tuple(Taint(r.hash(), r.u64(), _member(TaintKind, r.u8(), r.where)) for _ in range(_listed(r)))
     _ascending(taints, r.where)
+    if reason is CloseReason.DECLARED:  # the owner's word alone, so it is always signed
+        seen = Seen(r.u64(), r.hash())
+        return Closed(reason, taints, r.take(SIGNATURE_SIZE), seen)
     signature = b"" if r.pos == len(r.data) else r.take(SIGNATURE_SIZE)
     return Closed(reason, taints, signature)
 

@@ -20,7 +20,8 @@ values are decimal strings, byte strings are base64, and a list of hashes is one
      "pinned":{"size":"12","hashes":"…"},        consistency from the tree that the client has seen; null = none asked
      "sealed":{"size":"24","hashes":"…"},        consistency from the newest seal's tree; null = no seal
      "earlier":[{"chain":"…","before":"…","step":[…],"index":"…","siblings":"…"},…],
-     "replaced":[{"file":"3","generation":"0","before":"…","steps":[[…],…],"index":"…","siblings":"…","next":null},…]}
+     "replaced":[{"file":"3","generation":"0","before":"…","steps":[[…],…],"index":"…","siblings":"…","next":null},…],
+     "loss":{"declared":[{"note":"…","key":"…","signature":"…"},…],"hashes":"…"}}    only where a loss was declared
 
 `earlier` shows the end of each generation before this one, the newest first: its chain id, the head before its
 `closed`, that entry, and its place in the map. `replaced` shows, for a file id that the client knew under the same
@@ -35,9 +36,10 @@ from __future__ import annotations
 import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Sequence
 
 from verifier.encoding import HASH_SIZE, decode_decimal
-from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING
+from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING, SIGNATURE_SIZE
 from verifier.errors import Malformed
 from verifier.keys import check_source_id, parse_log_name
 from verifier.map import MAX_SIBLINGS
@@ -50,6 +52,7 @@ MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8
 MAX_EARLIER = 1_024  # generations
 MAX_REPLACED = 64  # file ids that gave up one path
 MAX_REPLACED_STEPS = 1_024  # since then
+MAX_DECLARED = 16  # origins before this one
 
 
 class Line(NamedTuple):
@@ -121,6 +124,21 @@ class Replaced(NamedTuple):
     next: Absence | None
 
 
+class Declared(NamedTuple):
+    """A declared loss (`verifier.loss`): the old origin's last note, the new one's first key, the old one's word."""
+
+    note: bytes
+    key: bytes
+    signature: bytes
+
+
+class Loss(NamedTuple):
+    """All declared losses of the log, the newest first, and the inclusion of leaf 0."""
+
+    declared: list[Declared]
+    hashes: list[bytes]
+
+
 class Proof(NamedTuple):
     """A parsed proof: well formed, and nothing more."""
 
@@ -143,10 +161,11 @@ class Proof(NamedTuple):
     sealed: Since | None
     earlier: list[Earlier]
     replaced: list[Replaced]
+    loss: Loss | None = None
 
 
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
-_MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:])
+_MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:-1])
 
 
 # -- writing ------------------------------------------------------------------------------------------------
@@ -164,7 +183,8 @@ def format_proof(proof: Proof) -> bytes:
         f'"checkpoint":{format_note(p.checkpoint)},"commitment":{_hashes(p.commitment)},"last":{_hashes(p.last)},'
         f'"current":{_included(p.current)},"first":{_bracket(p.first)},"before":{_bracket(p.before)},'
         f'"pinned":{_since(p.pinned)},"sealed":{_since(p.sealed)},'
-        f'"earlier":[{",".join(map(_earlier, p.earlier))}],"replaced":[{",".join(map(_replaced, p.replaced))}]}}\n'
+        f'"earlier":[{",".join(map(_earlier, p.earlier))}],"replaced":[{",".join(map(_replaced, p.replaced))}]'
+        f"{_loss(p.loss)}}}\n"
     )
     return text.encode("utf-8")
 
@@ -222,6 +242,22 @@ def _replaced(value: Replaced) -> str:
         f'"steps":[{",".join(map(_line, value.steps))}],"index":"{value.leaf_index}",'
         f'"siblings":{_hashes(value.siblings)},"next":{_absence(value.next)}}}'
     )
+
+
+def _loss(value: Loss | None) -> str:
+    """The last member, which only proofs of a log with a declared loss have."""
+    if value is None:
+        return ""
+    return f',"loss":{{"declared":{format_declared(value.declared)},"hashes":{_hashes(value.hashes)}}}'
+
+
+def format_declared(declared: Sequence[Declared]) -> str:
+    """Declarations as a JSON list."""
+    listed = [
+        f'{{"note":{format_note(one.note)},"key":{_b64(one.key)},"signature":{_b64(one.signature)}}}'
+        for one in declared
+    ]
+    return f"[{','.join(listed)}]"
 
 
 def _absence(value: Absence | None) -> str:
@@ -283,9 +319,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_int=_no_numb
 def _proof(value: object) -> Proof:
     if type(value) is dict and value.get("format") != FORMAT:
         raise Malformed(f"want {FORMAT}", "format", value.get("format"))
-    fields = members(value, "proof", *_MEMBERS)
+    loss = type(value) is dict and "loss" in value
+    fields = members(value, "proof", *_MEMBERS, *(("loss",) if loss else ()))
     _, log, source, file_id, generation, root, chain, first_seq, entries, in_map, checkpoint = fields[:11]
-    commitment, last, current, first, before, pinned, sealed, earlier, replaced = fields[11:]
+    commitment, last, current, first, before, pinned, sealed, earlier, replaced = fields[11:20]
     return Proof(
         _log_name(log),
         check_source_id(source, "source"),
@@ -306,6 +343,7 @@ def _proof(value: object) -> Proof:
         _parse_since(sealed, "sealed"),
         [_parse_earlier(item) for item in _list(earlier, "earlier", MAX_EARLIER)],
         [_parse_replaced(item) for item in _list(replaced, "replaced", MAX_REPLACED)],
+        _parse_loss(fields[20]) if loss else None,
     )
 
 
@@ -402,6 +440,28 @@ def _parse_absence(value: object) -> Absence | None:
     other, siblings = members(value, "replaced.next", "other", "siblings")
     leaf = None if other is None else _bytes(other, "replaced.next.other", 2 * HASH_SIZE, 2 * HASH_SIZE)
     return Absence(leaf, _path(siblings, "replaced.next.siblings", MAX_SIBLINGS))
+
+
+def _parse_loss(value: object) -> Loss:
+    declared, hashes = members(value, "loss", "declared", "hashes")
+    return Loss(parse_declared(declared), _path(hashes, "loss.hashes"))
+
+
+def parse_declared(value: object) -> list[Declared]:
+    """A JSON list to declarations; at least one."""
+    found = []
+    for item in _list(value, "loss.declared", MAX_DECLARED):
+        note, key, signature = members(item, "loss.declared", "note", "key", "signature")
+        found.append(
+            Declared(
+                _parse_note(note, "loss.note"),
+                _bytes(key, "loss.key", HASH_SIZE, HASH_SIZE),
+                _bytes(signature, "loss.signature", SIGNATURE_SIZE, SIGNATURE_SIZE),
+            )
+        )
+    if not found:
+        raise Malformed("want at least one", "loss.declared")
+    return found
 
 
 def _list(value: object, where: str, limit: int) -> list[object]:

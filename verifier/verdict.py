@@ -55,6 +55,7 @@ class Question(NamedTuple):
     as_of: int | str | None = None  # a time, or "proof"
     require_seal: bool = False
     mends: frozenset[tuple[bytes, int]] = frozenset()  # taints that a seal in the making will accept
+    mends_loss: bool = False  # and so it will a declared loss
 
 
 class Memory(NamedTuple):

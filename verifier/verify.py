@@ -9,7 +9,8 @@
     7  the map holds this chain, with this last seq, head and leaf index
     8  earlier generations ended in the same map, and this one continues them
     9  the entries hash to that head, and their last leaf and the one that set the content are in the tree
-    10 every step may follow the one before; nothing is hidden, nothing stands against the history
+    10 every step may follow the one before; nothing is hidden, nothing stands against the history; what the log has
+       declared lost is accepted by the owner
     11 what this client saw of the chain before is still there
     12 the newest seal's tree is part of this one
     13 it is the file that was asked for, and it is there
@@ -41,7 +42,7 @@ from verifier.chain import (
 )
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
 from verifier.encoding import HASH_SIZE
-from verifier.entry import Closed, Content, Operation, Part, TaintKind, entry_hash
+from verifier.entry import Closed, Content, Operation, Part, Seen, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_absence, verify_presence
@@ -50,8 +51,13 @@ from verifier.note import Note, find_signature, verify_cosignature
 from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
 from verifier.proof import Bracket, Line, Proof, Replaced
 from verifier.verdict import Finding, Memory, Question, Report, Times, Trust, Verdict
+from verifier.words import when
 
 FUTURE_BOUND_S = 30  # SPEC 8.3: a cosignature may be this far ahead of the verifier's clock
+_NEW_ORIGIN = (
+    "the server says that this log has lost leaves and goes on under a new origin. If its operator tells you so too, "
+    "get the new policies by file, compare the fingerprints, and give them once with `verify --replace-policy`"
+)
 CLOCK_BOUND_S = 300  # SPEC 8.3: an entry may claim to be recorded this much later than witnesses saw it
 
 
@@ -60,8 +66,9 @@ class Run:
 
     def __init__(self, proof: Proof, trust: Trust, question: Question, memory: Memory) -> None:
         self.proof, self.trust, self.question, self.memory = proof, trust, question, memory
-        origin = trust.log_name.partition("+")[0]  # it has no other plus sign (SPEC 2.2)
-        self.log_keys = [key for key in trust.witnesses.log_keys if key.name == origin]
+        self.origin = trust.log_name.partition("+")[0]  # the first one; it has no other plus sign (SPEC 2.2)
+        self.log_keys = trust.witnesses.log_keys
+        self.lost: list[tuple[Note, Checkpoint]] = []  # what was declared lost, the newest first
         self.findings: list[Finding] = []
         self.note: Note
         self.checkpoint: Checkpoint | None = None
@@ -138,7 +145,7 @@ def report_of(run: Run) -> Report:
     question = run.question
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
     now = question.as_of is None
-    whole = now and question.content is not None and not question.mends
+    whole = now and question.content is not None and not question.mends and not question.mends_loss
     return Report(
         verdict,
         run.findings,
@@ -204,9 +211,15 @@ def check_names(run: Run) -> None:
 
 def check_checkpoint(run: Run) -> None:
     """Step 2. [R] Two trees of one size with different roots, both signed, are a fork."""
-    run.note, checkpoint = open_checkpoint(run.proof.checkpoint, *run.log_keys)
+    try:
+        run.note, checkpoint = open_checkpoint(run.proof.checkpoint, *run.log_keys)
+    except NotProven as error:
+        if error.reason == "unknown-log" and run.proof.loss is not None:
+            raise NotProven("unknown-log", f"{error}; {_NEW_ORIGIN}") from None
+        raise
     if checkpoint.size == 0:
         raise NotProven("empty-tree", "the checkpoint is of an empty tree")
+    run.lost = _open_lost(run, checkpoint)
     run.checkpoint = checkpoint
     _compare_with_seen(run, checkpoint, run.proof.checkpoint)
 
@@ -232,7 +245,9 @@ def check_continues(run: Run) -> None:
         run.continues = True
         return
     seen_note, seen = run.seen
-    if run.tree.size < seen.size:
+    if seen.origin != run.tree.origin:
+        _continue_lost(run, seen)
+    elif run.tree.size < seen.size:
         run.behind = True
         _refuse_rollback(run, seen_note, seen)
     elif run.tree.size == seen.size:
@@ -327,6 +342,19 @@ def check_standing(run: Run) -> None:
             _raise_taints(run.history, kind, run.question.mends)
 
 
+def check_lost(run: Run) -> None:
+    """Step 10. [R] What the log has declared lost stands until a seal whose tree is the new origin's (step 12)."""
+    if not run.lost or run.question.mends_loss or run.history.seals and run.proof.sealed is not None:
+        return
+    note, old = run.lost[0]
+    until = _quorum(run, run.trust.witnesses, note).still_newest_at or 0
+    raise NotProven(
+        "declared-loss",
+        f"history after {when(until)} (tree {old.size} of {old.origin}) was declared lost by the server, and no seal "
+        "of the owner accepts that",
+    )
+
+
 def check_openings(run: Run) -> None:
     """Step 10. [R] What is not shown is logged as erased; content always, the rest where the file is asked by path."""
     run.history.check_openings((Part.CONTENT,) if run.asks_content_alone else tuple(Part))
@@ -343,6 +371,8 @@ def check_memory(run: Run) -> None:
         earlier = run.proof.earlier[run.proof.generation - stored.generation - 1]
         closed = _open(earlier.step).entry.seq
         last = stored.map.seq
+        if _gave_up(earlier.step, stored):
+            return
         if closed <= last or (closed == last + 1 and earlier.before != stored.map.head):
             raise Changed(
                 "pinned", f"generation {stored.generation} did not end after step {last}, which was seen before", last
@@ -356,7 +386,7 @@ def check_memory(run: Run) -> None:
 def check_seal_tree(run: Run) -> None:
     """Step 12. [R] The tree that the owner's device saw when it sealed is part of this one."""
     seals = run.history.seals
-    if seals:
+    if seals and not (run.lost and run.proof.sealed is None):  # a seal of an origin before this one's: step 10
         seal, shown = seals[-1].seal, run.proof.sealed
         if shown is None or shown.size != seal.tree_size or shown.size > run.tree.size:
             raise NotProven("seal-tree", f"the proof does not start from the sealed tree of size {seal.tree_size}")
@@ -435,6 +465,7 @@ _STEPS: tuple[tuple[Callable[[Run], None], bool], ...] = (
     (check_earlier, True),
     (check_history, True),
     (check_standing, False),
+    (check_lost, False),
     (check_openings, False),
     (check_memory, False),
     (check_seal_tree, False),
@@ -489,7 +520,7 @@ def _compare_with_seen(run: Run, checkpoint: Checkpoint, note: bytes) -> None:
 
 
 def _refuse_fork(run: Run, one: Checkpoint, one_note: bytes, other: Checkpoint, other_note: bytes) -> None:
-    if one.size == other.size and one.root != other.root:
+    if (one.origin, one.size) == (other.origin, other.size) and one.root != other.root:
         from verifier.evidence import note_evidence
 
         message = f"the log signed two different trees of size {one.size}"
@@ -511,6 +542,52 @@ def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
             raise Fork(message, note_evidence("rolled-back", run.question.now, *notes))
     if run.question.as_of is None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
+
+
+def _open_lost(run: Run, tree: Checkpoint) -> list[tuple[Note, Checkpoint]]:
+    """[R] Another origin than the first is this log's only by declared losses that lead back to it (SPEC 6.5)."""
+    loss = run.proof.loss
+    if (tree.origin == run.origin) != (loss is None):
+        raise NotProven("unknown-log", f"checkpoint origin: got {tree.origin!r}, which is not shown to be this log's")
+    if loss is None:
+        return []
+    from verifier.loss import open_chain
+
+    lost = open_chain(loss, run.origin, tree, run.log_keys)
+    for note, old in lost:
+        try:
+            _quorum(run, run.trust.witnesses, note)
+        except NotProven as error:
+            raise NotProven("loss-note", f"the last note of {old.origin!r}: {error}") from None
+    return lost
+
+
+def _continue_lost(run: Run, seen: Checkpoint) -> None:
+    """[R] A loss never hides what this client has seen: its tree is not above the note of its origin."""
+    assert run.memory.checkpoint is not None
+    declared = run.proof.loss.declared if run.proof.loss is not None else []
+    for one, (_, old) in zip(declared, run.lost, strict=True):
+        if old.origin != seen.origin:
+            continue
+        _refuse_fork(run, seen, run.memory.checkpoint, old, one.note)
+        if seen.size > old.size:
+            message = (
+                f"everything after tree {old.size} of {old.origin} was declared lost, and {seen.size} was seen before"
+            )
+            raise NotProven("loss-hides", message)
+        run.continues = True
+        return
+    if run.question.as_of is None:
+        what = f"the proof is of {run.tree.origin!r}, and {seen.origin!r} was seen before"
+        raise NotProven("unconnected", f"{what}: no declared loss leads from the one to the other")
+
+
+def _gave_up(closed: Line, stored: Proof) -> bool:
+    """[R] The owner ended the chain for the head seen last: steps up to there are gone by the owner's own word."""
+    end = _open(closed).entry.argument
+    seen = end.seen if isinstance(end, Closed) else None
+    last = stored.map
+    return seen is not None and (seen.seq > last.seq or seen == Seen(last.seq, last.head))
 
 
 def _first_difference(run: Run, steps: list[Step]) -> int:
@@ -622,6 +699,8 @@ def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint,
     note, checkpoint, signers = open_earlier(bracket.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
+    if checkpoint.origin != run.tree.origin:
+        raise NotProven("unknown-log", f"the checkpoint {where} is of {checkpoint.origin!r}")
     if signers:
         _compare_with_seen(run, checkpoint, bracket.checkpoint)
         _refuse_fork(run, checkpoint, bracket.checkpoint, run.tree, run.proof.checkpoint)

@@ -329,7 +329,7 @@ export function parseEntry(bytes) {
   else if (op === 'sealed') e.seal = parseSealBody(r);
   else if (op === 'erased') { e.target = seqNumber(r); e.part = within(r.u8(), 1, 3) - 1; }
   else if (op === 'closed') {
-    e.reason = within(r.u8(), 1, 7);
+    e.reason = within(r.u8(), 1, 8);
     const n = r.u16(), items = [];
     if (n > 1024) bad('too many items');
     e.taints = [];
@@ -339,8 +339,9 @@ export function parseEntry(bytes) {
       e.taints.push({ chain: x.bytes(32), seq: x.u64(), kind: KINDS[within(x.u8(), 1, 3)] });
     }
     ascending(items);
+    if (e.reason === 8) e.gaveUp = { seq: r.u64(), head: r.bytes(32) };
     e.unsignedBytes = bytes.subarray(0, r.at);
-    e.signature = r.left() ? r.bytes(64) : null;
+    e.signature = e.reason === 8 || r.left() ? r.bytes(64) : null;
   }
   r.end();
   return e;
@@ -418,6 +419,14 @@ const nextOf = (v) => { members(v, 'other', 'siblings');
 const replacedItem = (x) => { members(x, 'file', 'generation', 'before', 'steps', 'index', 'siblings', 'next');
   return { file: decimal(x.file), generation: decimal(x.generation), before: b32(x.before), steps: list(x.steps, 1024, parseStep),
     index: decimal(x.index), siblings: mapSiblings(x.siblings), next: orNull(x.next, nextOf) }; };
+const declaredItem = (x) => { members(x, 'note', 'key', 'signature');
+  const signature = base64(x.signature);
+  if (signature.length !== 64) bad('loss signature');
+  return { raw: x.note, note: parseNote(x.note), key: b32(x.key), signature }; };
+const lossOf = (v) => { members(v, 'declared', 'hashes');
+  const declared = list(v.declared, 16, declaredItem);
+  if (!declared.length) bad('no declaration');
+  return { declared, hashes: hashes(v.hashes, 63) }; };
 // 7.2, the form alone: what hashes, entries and checkpoints say is looked at when their step comes (9).
 const noteForm = (s) => { if (typeof s !== 'string' || !s.isWellFormed() || utf8(s).length > 128 * 1024) bad('note'); };
 const absenceForm = (v) => { members(v, 'other', 'siblings'); hashes(v.siblings, 256);
@@ -428,6 +437,10 @@ const earlierForm = (x) => { members(x, 'chain', 'before', 'step', 'index', 'sib
 const replacedForm = (x) => { members(x, 'file', 'generation', 'before', 'steps', 'index', 'siblings', 'next');
   decimal(x.file); decimal(x.generation); b32(x.before); entryBytes(list(x.steps, 1024, (y) => y)); decimal(x.index);
   hashes(x.siblings, 256); orNull(x.next, absenceForm); };
+const lossForm = (v) => { members(v, 'declared', 'hashes');
+  const form = (x) => { members(x, 'note', 'key', 'signature'); noteForm(x.note); b32(x.key); if (base64(x.signature).length !== 64) bad('signature'); };
+  if (!list(v.declared, 16, form).length) bad('no declaration');
+  hashes(v.hashes, 63); };
 function checkForm(v) {
   members(v.map, 'root', 'seq', 'head', 'index', 'siblings');
   b32(v.map.root); b32(v.map.head); decimal(v.map.index); hashes(v.map.siblings, 256);
@@ -441,6 +454,7 @@ function checkForm(v) {
   for (const since of [v.pinned, v.sealed]) orNull(since, sizeAndHashes);
   list(v.earlier, 1024, earlierForm);
   list(v.replaced, 64, replacedForm);
+  if (Object.hasOwn(v, 'loss')) lossForm(v.loss);
 }
 /** Form and names at once; what they say on first use (9: "decoded when their step comes"). */
 export function parseProof(s) {
@@ -449,7 +463,7 @@ export function parseProof(s) {
   let v;
   try { v = JSON.parse(s); } catch { bad('not JSON'); }
   members(v, 'format', 'log', 'source', 'file', 'generation', 'root', 'chain', 'from', 'entries', 'map', 'checkpoint', 'commitment',
-    'last', 'current', 'first', 'before', 'pinned', 'sealed', 'earlier', 'replaced');
+    'last', 'current', 'first', 'before', 'pinned', 'sealed', 'earlier', 'replaced', ...(v && Object.hasOwn(v, 'loss') ? ['loss'] : []));
   if (v.format !== 'nextcloud-audit/proof/1-draft') bad('format');
   if (JSON.stringify(v) + '\n' !== s) bad('not canonical');
   const wf = (x) => { if (typeof x === 'string') { if (!x.isWellFormed()) bad('lone surrogate'); }
@@ -474,6 +488,7 @@ export function parseProof(s) {
   lazy('sealed', (x) => orNull(x, sizeAndHashes));
   lazy('earlier', (x) => list(x, 1024, earlierItem));
   lazy('replaced', (x) => list(x, 64, replacedItem));
+  lazy('loss', (x) => (x === undefined ? null : lossOf(x)));
   return p;
 }
 function logName(s) {
@@ -683,7 +698,7 @@ function run(c, f) {
   if (q.path === null && q.file === null) bad('neither path nor file id is asked');
   if (q.asOf !== null && q.asOf !== 'proof') q.asOf = decimal(q.asOf);
   const asOf = q.asOf !== null;
-  const origin = trust.log.slice(0, trust.log.lastIndexOf('+'));
+  const firstOrigin = trust.log.slice(0, trust.log.lastIndexOf('+'));
   const N = 'NOT PROVEN';
   const p = parseProof(c.proof);
   let storedProof;
@@ -718,12 +733,34 @@ function run(c, f) {
 
   // 2 the log's signature
   const pinNote = memory?.checkpoint == null ? null : parseNote(memory.checkpoint);
-  const pin = pinNote && openNote(pinNote, wp, origin);
+  const pin = pinNote && openNote(pinNote, wp, pinNote.origin);
+  const origin = p.checkpoint.origin;                        // of this tree: the first one, or one after declared losses
   const note = openNote(p.checkpoint, wp, origin);
+  const lost = [];                                           // notes of the origins before, the newest first
+  const openLost = () => {                                   // 6.5
+    if ((origin === firstOrigin) !== (p.loss === null)) return [N, 'unknown-log'];
+    if (!p.loss) return;
+    let after = origin;
+    for (const d of p.loss.declared) {
+      if (!wp.logs.some((k) => k.name === after && same(k.raw, d.key))) return [N, 'loss-note', 'key'];
+      const old = openNote(d.note, wp, d.note.origin);
+      if (noteFault(old, wp, old.origin) || old.origin === after) return [N, 'loss-note', 'note'];
+      const message = cat(tag('loss'), text(after), d.key, sha3(utf8(d.raw)));
+      const signers = wp.logs.filter((k) => k.name === old.origin && d.note.lines.some((l) => l.name === k.name && l.id === k.id));
+      if (!signers.some((k) => signed(k.raw, message, d.signature))) return [N, 'loss-note', 'signature'];
+      lost.push(old);
+      after = old.origin;
+    }
+    if (after !== firstOrigin || new Set([origin, ...lost.map((x) => x.origin)]).size !== lost.length + 1) return [N, 'loss-note', 'chain'];
+    if (!inclusion(cat(u8(4), sha3(utf8(p.loss.declared[0].raw))), 0n, note.size, p.loss.hashes, note.root)) return [N, 'broken-proof', 'loss'];
+    if (!lost.every((x) => hasQuorum(x, wp, q.now))) return [N, 'loss-note', 'quorum'];
+  };
   if (step(2, () => {
     const fault = noteFault(note, wp, origin);
     if (fault) return [N, fault];
-    if (pin && pin.signed && pin.size === note.size && !same(pin.root, note.root)) return ['FORK', 'fork', 'two-roots'];
+    const wrong = openLost();
+    if (wrong) return wrong;
+    if (pin && pin.signed && pin.origin === origin && pin.size === note.size && !same(pin.root, note.root)) return ['FORK', 'fork', 'two-roots'];
   })) return done();
 
   // 3 witnesses, 4 auditors
@@ -736,10 +773,17 @@ function run(c, f) {
   });
 
   // 5 the pinned tree
-  const smaller = pin !== null && note.size < pin.size;
+  const elsewhere = pin !== null && pin.origin !== origin;
+  const before = elsewhere ? lost.find((x) => x.origin === pin.origin) : undefined;
+  const smaller = pin !== null && !elsewhere && note.size < pin.size;
   step(5, () => {
     const shown = p.pinned;
     if (!pin) return;
+    if (elsewhere) {
+      if (!before) return asOf ? undefined : [N, 'unconnected', 'origin'];
+      if (before.size === pin.size && !same(before.root, pin.root)) return ['FORK', 'fork', 'two-roots'];
+      return pin.size > before.size ? [N, 'loss-hides'] : undefined;
+    }
     if (smaller) {
       const pinAudited = openNote(pinNote, ap, origin);
       const later = (a, b, keys) => keys.some((k) => a.times.has(k) && b.times.has(k) && a.times.get(k) > b.times.get(k));
@@ -750,7 +794,7 @@ function run(c, f) {
     if (!shown || shown.size !== pin.size) return [N, 'unconnected'];
     if (!consistency(pin.size, pin.root, note.size, note.root, shown.hashes)) return [N, 'broken-proof', 'pinned'];
   });
-  const connected = !f.has(5) && !smaller;
+  const connected = !f.has(5) && !smaller && !(elsewhere && !before);
 
   // 6, 7 map
   if (step(6, () => {
@@ -807,6 +851,10 @@ function run(c, f) {
   });
 
   step(10, () => {
+    if (lost.length && !(s.seals.length && p.sealed)) return [N, 'declared-loss'];
+  });
+
+  step(10, () => {
     if (contentAlone ? s.missingContent : s.missing) return [N, 'opening-missing'];
   });
 
@@ -822,6 +870,8 @@ function run(c, f) {
     }
     const x = p.earlier.find((y) => same(y.chain, o.chain));
     if (x) {
+      const up = x.step.gaveUp;                              // 4.7
+      if (up && (up.seq > o.map.seq || (up.seq === o.map.seq && same(up.head, o.map.head)))) return;
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
     } else if (o.generation > p.generation && !(asOf && smaller)) return [N, 'stale', 'a later generation is known'];
   });
@@ -830,7 +880,7 @@ function run(c, f) {
   // 12 seals
   const newestSeal = s.seals.at(-1)?.seal;
   step(12, () => {
-    if (newestSeal) {
+    if (newestSeal && lost.length && !p.sealed) { /* a seal of an origin before: step 10 */ } else if (newestSeal) {
       if (!p.sealed || p.sealed.size !== newestSeal.treeSize) return [N, 'seal-tree'];
       if (!consistency(newestSeal.treeSize, newestSeal.treeRoot, note.size, note.root, p.sealed.hashes)) return [N, 'broken-proof', 'sealed'];
     } else if (p.sealed) return [N, 'seal-tree', 'no seal'];
@@ -889,7 +939,7 @@ function run(c, f) {
       const fault = noteFault(n, wp, origin, true);
       if (fault) return [N, fault, name];
       for (const other of [note, pin])
-        if (n.signed && other && other.signed && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
+        if (n.signed && other && other.signed && other.origin === n.origin && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
       if (!consistency(n.size, n.root, note.size, note.root, x.hashes)) return [N, 'broken-proof', name];
       if (n.badLine) return [N, 'bad-signature', name];
       if (!hasQuorum(n, wp, q.now)) return [N, 'unwitnessed', name];
@@ -906,7 +956,7 @@ function run(c, f) {
 
   const r = done();
   if (!asOf) {                                               // 10.2
-    if (!f.has(1, 2, 3, 5) && !(pin && pin.size === note.size)) r.memory.checkpoint = JSON.parse(c.proof).checkpoint;
+    if (!f.has(1, 2, 3, 5) && !(pin && !elsewhere && pin.size === note.size)) r.memory.checkpoint = JSON.parse(c.proof).checkpoint;
     if (r.verdict === 'VERIFIED') {
       const whole = JSON.parse(c.proof);
       if (p.from > 0n) { whole.entries = [...JSON.parse(memory.chain).entries.slice(0, Number(p.from)), ...whole.entries]; whole.from = '0'; }

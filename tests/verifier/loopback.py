@@ -16,7 +16,7 @@ from verifier.errors import Error
 from verifier.keys import owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.note import format_vkey
-from verifier.proof import format_proof
+from verifier.proof import Line, format_proof
 from verifier.request import Enrolment, parse_authorization, verify_enrolment, verify_request
 
 NONCE = bytes(range(32, 64))
@@ -37,6 +37,7 @@ class Log:
         self.publish_seals = True
         self.vkey = format_vkey(world.log.verifier_key)
         self.degraded_since: object = None  # what its status says
+        self.kept = b""  # the bytes that a closed chain goes on with
         self.answer: Answered | None = None  # to everything, when a test sets it
 
     def respond(self, method: str, target: str, authorization: str | None, body: bytes) -> Answered:
@@ -60,6 +61,8 @@ class Log:
             return _error(401, "unauthorized", "not enrolled")
         if parts.path == "/seals":
             return self._seal(json.loads(body))
+        if parts.path == "/closings":
+            return self._close(json.loads(body))
         return self._proof(parts.path.removeprefix("/proof").removeprefix("/"), query)
 
     def _offer(self) -> Answered:
@@ -110,10 +113,12 @@ class Log:
         file_id = int(file) if file else self._find(query["path"][0])
         if file_id not in self.world.histories:
             return _error(404, "not-found", "no such file, or not for you")
+        first = int(query.get("from", ["0"])[0])
+        size = int(query["size"][0]) if "size" in query else None
         proof = self.world.prove(
             file_id,
-            pinned=int(query["size"][0]) if "size" in query else None,
-            first_seq=int(query.get("from", ["0"])[0]),
+            pinned=size if size is not None and size <= max(self.world.notes) else None,
+            first_seq=first if first < len(self.world.histories[file_id].records) else 0,
             replaces=tuple(int(old) for old in query.get("replaces", [])),
         )
         return 200, {"Content-Type": "application/json"}, format_proof(proof)
@@ -128,6 +133,18 @@ class Log:
         if self.publish_seals:
             self.world.publish()
         return _json(202, {"seq": str(self.world.histories[int(fields["file"])].chain.seq)})
+
+    def _close(self, fields: dict[str, str]) -> Answered:
+        """Takes the owner's end of a chain, and goes on with the content that it keeps."""
+        file_id = int(fields["file"])
+        history = self.world.histories[file_id]
+        parts = [decode_base64(fields[name], name) for name in Line._fields]
+        self.world.append(history, Line(*parts))
+        step = history.chain.steps[-1]
+        assert isinstance(step.path, str)
+        self.world.continue_(file_id, self.kept, step.path)
+        self.world.publish()
+        return _json(202, {"seq": str(step.entry.seq)})
 
 
 class Served:

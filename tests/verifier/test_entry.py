@@ -30,6 +30,7 @@ from verifier.entry import (
     Predecessor,
     Reverted,
     Seal,
+    Seen,
     Taint,
     TaintKind,
     commit,
@@ -68,7 +69,13 @@ ARGUMENTS: dict[Operation, st.SearchStrategy] = {
         *(numbers, hashes, hashes, numbers, numbers, hashes, hashes, ascending(st.tuples(hashes, numbers)), signatures),
     ),
     Operation.ERASED: st.builds(Erased, numbers, st.sampled_from(Part)),
-    Operation.CLOSED: st.builds(Closed, st.sampled_from(CloseReason), ascending(taints), st.just(b"") | signatures),
+    Operation.CLOSED: st.builds(
+        *(Closed, st.sampled_from([r for r in CloseReason if r is not CloseReason.DECLARED])),
+        *(ascending(taints), st.just(b"") | signatures, st.none()),
+    )
+    | st.builds(
+        *(Closed, st.just(CloseReason.DECLARED), ascending(taints), signatures, st.builds(Seen, numbers, hashes)),
+    ),
 }
 
 
@@ -196,7 +203,9 @@ def listed(count: int) -> bytes:
         (Operation.ERASED, u64(1) + b"\4", "unknown Part, got 4"),
         (Operation.ERASED, u64(1) + b"\1\0", "1 bytes too many"),
         (Operation.CLOSED, b"\0" + u16(0), "unknown CloseReason, got 0"),
-        (Operation.CLOSED, b"\x08" + u16(0), "unknown CloseReason, got 8"),
+        (Operation.CLOSED, b"\x09" + u16(0), "unknown CloseReason, got 9"),
+        (Operation.CLOSED, b"\x08" + u16(0) + u64(1) + ONE, "truncated"),
+        (Operation.CLOSED, b"\x07" + u16(0) + u64(1) + ONE + bytes(64), "40 bytes too many"),
         (Operation.CLOSED, b"\1" + u16(0) + bytes(63), "truncated"),
         (Operation.CLOSED, b"\1" + u16(0) + bytes(65), "1 bytes too many"),
         (Operation.CLOSED, TAINTED.replace(TWO, ONE), "list not strictly ascending"),

@@ -24,10 +24,12 @@ from verifier.proof import (
     MAX_REPLACED_STEPS,
     Absence,
     Bracket,
+    Declared,
     Earlier,
     Included,
     InMap,
     Line,
+    Loss,
     Proof,
     Replaced,
     Since,
@@ -43,6 +45,8 @@ lines = st.builds(Line, st.binary(max_size=150), shown, shown, shown)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 notes = texts.map(str.encode)
 brackets = st.none() | st.builds(Bracket, notes, few)
+declared = st.builds(Declared, notes, hashes, st.binary(min_size=64, max_size=64))
+losses = st.none() | st.builds(Loss, st.lists(declared, min_size=1, max_size=2), few)
 sinces = st.none() | st.builds(Since, numbers, few)
 log_names = st.builds(
     lambda origin, key: f"{origin}+{key.hex()}",
@@ -74,6 +78,7 @@ proofs = st.builds(
     st.lists(
         st.builds(Replaced, numbers, numbers, hashes, st.lists(lines, max_size=2), numbers, few, absences), max_size=2
     ),
+    losses,
 )
 
 ONE = b"\1" * 32
@@ -85,6 +90,7 @@ SAMPLE = Proof(
     *([ONE], [ONE], Included(2, [ONE]), Bracket(b"first\n", [ONE]), Bracket(b"before\n", []), Since(3, [ONE]), None),
     [Earlier(ONE, ONE, LINE, 1, [ONE])],
     [Replaced(3, 0, ONE, [LINE], 2, [ONE], Absence(ONE + ONE, [ONE]))],
+    Loss([Declared(b"lost\n", ONE, bytes(64))], [ONE]),
 )
 TEXT = format_proof(SAMPLE).decode()
 
@@ -178,7 +184,7 @@ def test_proof_refuses_more_than_16_mib(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 OBJECTS = [(), ("map",), ("current",), ("first",), ("before",), ("pinned",), ("earlier", 0), ("replaced", 0)]
-OBJECTS += [("replaced", 0, "next")]
+OBJECTS += [("replaced", 0, "next"), ("loss",), ("loss", "declared", 0)]
 
 
 @pytest.mark.parametrize("keys", OBJECTS, ids=str)
@@ -192,7 +198,7 @@ def test_proof_refuses_other_members(keys: tuple[str | int, ...]) -> None:
         value = inner = json.loads(TEXT)
         for key in keys:
             inner = inner[key]
-        bent = bend(inner)
+        bent = bend(inner if keys else {name: inner[name] for name in inner if name != "loss"})  # which may be absent
         data = changed(*keys, to=bent) if keys else json.dumps(bent, separators=(",", ":")).encode() + b"\n"
         with pytest.raises(Malformed, match=error):
             parse_proof(data)
@@ -256,7 +262,7 @@ def test_proof_refuses_seqs_that_no_chain_has(keys: tuple[str | int, ...]) -> No
 
 
 HASHES = [("root",), ("chain",), ("map", "root"), ("map", "head"), ("earlier", 0, "chain"), ("earlier", 0, "before")]
-HASHES += [("replaced", 0, "before")]
+HASHES += [("replaced", 0, "before"), ("loss", "declared", 0, "key")]
 
 
 @pytest.mark.parametrize("keys", HASHES, ids=str)
@@ -280,7 +286,7 @@ def test_proof_refuses_other_hashes(keys: tuple[str | int, ...]) -> None:
 
 LISTS = [("commitment",), ("last",), ("map", "siblings"), ("current", "hashes"), ("first", "hashes")]
 LISTS += [("before", "hashes"), ("pinned", "hashes"), ("earlier", 0, "siblings"), ("replaced", 0, "siblings")]
-LISTS += [("replaced", 0, "next", "siblings")]
+LISTS += [("replaced", 0, "next", "siblings"), ("loss", "hashes")]
 
 
 @pytest.mark.parametrize("keys", LISTS, ids=str)
@@ -321,6 +327,11 @@ def test_proof_refuses_other_hash_lists(keys: tuple[str | int, ...]) -> None:
         (("checkpoint",), None, "checkpoint: want a signed note"),
         (("checkpoint",), "a" * (MAX_NOTE_SIZE + 1), "checkpoint: want at most 131072 bytes, got 131073"),
         (("first", "checkpoint"), [], "first: want a signed note"),
+        (("loss",), None, "loss: want a JSON object"),
+        (("loss", "declared"), None, "loss.declared: want a list of at most 16"),
+        (("loss", "declared"), [], "loss.declared: want at least one"),
+        (("loss", "declared", 0, "note"), None, "loss.note: want a signed note"),
+        (("loss", "declared", 0, "signature"), "AAAA", "loss.signature: want 64 to 64 bytes"),
     ],
 )
 def test_proof_refuses_other_values(keys: tuple[str | int, ...], value: object, error: str) -> None:

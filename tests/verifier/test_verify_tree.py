@@ -84,7 +84,7 @@ def test_verify_raises_no_fork_alarm_between_two_logs() -> None:
     one, two, _ = two_logs()
     note = two.notes[max(two.notes)]
     assert ask(one, proof=one.prove(1)._replace(first=Bracket(note, []))) == ("NOT PROVEN", "unknown-log")
-    assert ask(one, memory=Memory(note)) == ("NOT PROVEN", "unknown-log")
+    assert ask(one, memory=Memory(note)) == ("NOT PROVEN", "unconnected")
 
 
 @pytest.mark.parametrize("member", ["first", "before"])

@@ -15,7 +15,7 @@ from verifier.checkpoint import open_checkpoint
 from verifier.errors import Malformed, NotVerified, Usage
 from verifier.files import read_bounded, read_secret
 from verifier.home import Home, default_directory
-from verifier.keys import MAX_READER_SIZE, OwnerKeys, ReaderKey, derive_keys, parse_log_name, parse_reader
+from verifier.keys import MAX_READER_SIZE, OwnerKeys, ReaderKey, derive_keys, parse_reader
 from verifier.outcome import format_json
 from verifier.policy import (
     AUDITORS,
@@ -146,13 +146,12 @@ def replace_policies(home: Home, log: LogState, policy: bytes, auditors: bytes) 
         return log
     witnesses, _ = parse_policies(policy, auditors)
     if log.checkpoint is not None:
-        origin = parse_log_name(log.log).origin
         try:
-            open_checkpoint(log.checkpoint, *[key for key in witnesses.log_keys if key.name == origin])
+            open_checkpoint(log.checkpoint, *witnesses.log_keys)
         except NotVerified:
             raise Usage(
                 "policy: none of its keys of this log signed the checkpoint in the state: while a log changes its key, "
-                "the policy to take names both"
+                "and when it has declared a loss, the policy to take names both, the old one and the new one"
             ) from None
     replaced = log._replace(policy=policy, auditors=auditors)
     home.write_log(replaced)

@@ -91,12 +91,11 @@ def check_fingerprints(wanted: list[str], policy: bytes, auditors: bytes) -> Non
 def check_offer(offer: Offer, policy: Policy) -> VerifierKey:
     """The log's key, once what the server says of itself is what the policy says of the log.
 
-    Of a log with a new key the policy names the first one as well: by that one the log is named.
+    Of a log with a new key, or a new origin after a declared loss, the policy names the first key as well: by that
+    one the log is named.
     """
-    origin = parse_log_name(offer.log).origin
-    keys = [key for key in policy.log_keys if key.name == origin]
-    if offer.log in [format_log_name(origin, key.public_key) for key in keys]:
-        for key in keys:
+    if offer.log in [format_log_name(key.name, key.public_key) for key in policy.log_keys]:
+        for key in policy.log_keys:
             if format_vkey(key) == offer.vkey:
                 return key
     raise Usage(f"log: the server says it is {offer.log} with key {offer.vkey}, which is no log of the policy")

@@ -70,6 +70,8 @@ def proof_text(proof: Proof) -> str:
         lines += [f"{name}: none"] if bracket is None else _note_lines(name, bracket.checkpoint)
     for name, since in (("pinned", p.pinned), ("sealed", p.sealed)):
         lines.append(f"{name}: {'none' if since is None else f'continues a tree of size {since.size}'}")
+    for one in [] if p.loss is None else p.loss.declared:
+        lines += _note_lines("declared lost after", one.note)
     lines.append(f"earlier generations: {len(p.earlier)}; files that left this path: {len(p.replaced)}")
     return "\n".join(lines)
 
@@ -107,9 +109,12 @@ def _argument_words(step: Step) -> str:
             return f"steps {', '.join(map(str, seqs))} ({reason.name.lower()})"
         case Erased(seq, part):
             return f"{part.word} of step {seq}"
-        case Closed(reason, taints, signature):
-            return f"{reason.name.lower().replace('_', ' ')}, {'signed' if signature else 'not signed'}" + (
-                f", {count(len(taints), 'taint')}" if taints else ""
+        case Closed(reason, taints, signature, seen):
+            given_up = "" if seen is None else f"gives up step {seen.seq} that was seen, "
+            return (
+                given_up
+                + f"{reason.name.lower().replace('_', ' ')}, {'signed' if signature else 'not signed'}"
+                + (f", {count(len(taints), 'taint')}" if taints else "")
             )
         case Seal():
             accepted = f", accepts {', '.join(str(seq) for _, seq in argument.accepts)}" if argument.accepts else ""

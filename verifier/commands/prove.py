@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 
 from verifier.client import Credentials, Server, Signer
 from verifier.commands import common
-from verifier.commands.verify import tree_size
+from verifier.commands.verify import origin_of, tree_size
 from verifier.errors import NotProven, Usage
 from verifier.files import write_atomic
 from verifier.home import Home
@@ -126,7 +126,8 @@ def fetch(
     if stored is not None and stored.map.seq > 0 and not full:
         # The last step again, so that a proof has at least one, even when nothing is new.
         proof = _ask(server, who, path, file_id, asked | {"from": str(stored.map.seq)})
-        if proof.first_seq and (proof.chain_id, proof.root) != (stored.chain_id, stored.root):
+        moved = origin_of(proof.checkpoint) != origin_of(stored.checkpoint)  # steps that are stored may be lost there
+        if proof.first_seq and (moved or (proof.chain_id, proof.root) != (stored.chain_id, stored.root)):
             proof = _ask(server, who, path, file_id, asked)  # another generation, or another file by now
     else:
         proof = _ask(server, who, path, file_id, asked)

@@ -16,7 +16,7 @@ from verifier.commands import common
 from verifier.commands.prove import fetch, signer_of
 from verifier.commands.verify import keep_evidence, local_path, pin_chain, pin_checkpoint, read_memory
 from verifier.digest import hash_file
-from verifier.entry import Content, Seal, Taint, TaintKind, encode_seal_body
+from verifier.entry import Content, Seal, Seen, Taint, TaintKind, encode_seal_body
 from verifier.errors import NotProven, Usage
 from verifier.files import write_atomic
 from verifier.home import Home
@@ -31,9 +31,12 @@ from verifier.words import escape, parse_duration, parse_remote
 DESCRIPTION = "Sign with your seed that this device has checked the bytes of FILE, and log that."
 EXAMPLES = """examples:
   nextcloud-audit seal minutes.txt --server https://audit.example.org --seed seed.txt
-  nextcloud-audit seal minutes.txt --server ... --seed seed.txt --accept 3     I know of step 3, and it is right"""
+  nextcloud-audit seal minutes.txt --server ... --seed seed.txt --accept 3     I know of step 3, and it is right
+  nextcloud-audit seal minutes.txt --server ... --seed seed.txt --accept loss  the server declared leaves lost: I know,
+                                                                               and give up what I saw of this file"""
 
 PAUSE_S = 1.0
+LOSS = "loss"  # how a declared loss is accepted
 SHORT_ID = 16  # hex digits by which an earlier chain is named in --accept
 
 
@@ -43,7 +46,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_seed(parser)
     parser.add_argument("--as", dest="remote", metavar="REMOTE|ID", help="the path in the source, or the file id")
     parser.add_argument(
-        "--accept", metavar="SEQ", action="append", default=[], help="a step that stands against the history; repeat"
+        *("--accept",),
+        metavar="SEQ|loss",
+        action="append",
+        default=[],
+        help="a step that stands against the history, or what the log has declared lost; repeat",
     )
     parser.add_argument("-o", "--output", metavar="FILE.proof", help="write the proof that shows the seal")
     parser.add_argument("--wait", metavar="60s", default="60s", help="how long to wait for the log to publish")
@@ -78,18 +85,24 @@ class Sealing:
         proof = fetch(self.server, self.signer, self.home, self.log, self.path, self.file_id, full=False)
         return self.judge(proof, mends)
 
-    def judge(self, proof: Proof, mends: frozenset[tuple[bytes, int]]) -> Report:
+    def stored(self, file_id: int) -> Proof | None:
+        """The last whole proof of a file that was VERIFIED here."""
+        return read_memory(self.home, self.log, file_id, self.path).chain
+
+    def judge(self, proof: Proof, mends: frozenset[tuple[bytes, int]], mends_loss: bool = False) -> Report:
         with self.home.lock():
             log = self.log = self.home.read_log(self.log.log) or self.log
             memory = read_memory(self.home, log, proof.file_id, self.path)
-            question = Question(int(time.time()), self.content, self.path, self.file_id, mends=mends)
+            question = Question(
+                *(int(time.time()), self.content, self.path, self.file_id), mends=mends, mends_loss=mends_loss
+            )
             report = verify(proof, self.trust, question, memory)
             if report.evidence is not None:
                 common.say(f"evidence written to {keep_evidence(self.home, report.evidence, question.now)}")
             if report.pins_checkpoint:
                 pin_checkpoint(self.home, log, report)
                 self.log = self.home.read_log(log.log) or log
-            if report.pins_chain and not mends:
+            if report.pins_chain:
                 self._remember(report)
         return report
 
@@ -103,9 +116,15 @@ def run(args: Namespace) -> int:
     wait_s = parse_duration(args.wait)
     sealing = Sealing(args)
     report = sealing.look()
-    accepts = choose_accepted(report.chain, args.accept)
-    if accepts:
-        report = sealing.judge(report.proof, frozenset(accepts))
+    accepts_loss = LOSS in args.accept
+    if accepts_loss and report.proof.loss is None:
+        raise Usage(f"accept: this log has declared no loss, so there is no {LOSS!r} to accept")
+    if accepts_loss and has_lost_what_was_seen(report):
+        report = give_up(sealing, report, wait_s)
+    accepts = choose_accepted(report.chain, [name for name in args.accept if name != LOSS])
+    warn_of_loss(report, accepts_loss)
+    if accepts or accepts_loss:
+        report = sealing.judge(report.proof, frozenset(accepts), accepts_loss)
     if report.verdict is not Verdict.VERIFIED or report.chain is None:
         return _print(args, sealing, report, None)
     seal = sign_seal(report, accepts, sealing.signer)
@@ -128,6 +147,45 @@ def choose_accepted(chain: Chain | None, wanted: list[str]) -> tuple[tuple[bytes
     if missing:
         common.say(f"not accepted{_listed(missing)}")
     return tuple(sorted((standing[name].chain_id, standing[name].seq) for name in set(wanted)))
+
+
+def warn_of_loss(report: Report, accepts_loss: bool) -> None:
+    """What stands against every file of such a log is named like a step that does."""
+    if not accepts_loss and any(finding.reason == "declared-loss" for finding in report.findings):
+        common.say(f"not accepted: --accept {LOSS} (history was declared lost by the server)")
+    if not accepts_loss and has_lost_what_was_seen(report):
+        common.say(f"not accepted: --accept {LOSS} also gives up the steps that were seen before, and are gone")
+
+
+def has_lost_what_was_seen(report: Report) -> bool:
+    """Whether the chain lacks steps that this client has seen, in a log that has declared a loss."""
+    return report.proof.loss is not None and any(finding.reason == "pinned" for finding in report.findings)
+
+
+def give_up(sealing: Sealing, report: Report, wait_s: int) -> Report:
+    """Ends the chain by the owner's signature over both heads (SPEC 4.7); the report on the next generation."""
+    from verifier.commands.closing import sign_closed
+
+    proof, chain, stored = report.proof, report.chain, sealing.stored(report.proof.file_id)
+    others = [f for f in report.findings if f.reason not in ("pinned", "declared-loss")]
+    if chain is None or stored is None or stored.chain_id != proof.chain_id or others:
+        return report
+    line = sign_closed(chain, Seen(stored.map.seq, stored.map.head), sealing.signer, int(time.time()))
+    seq = sealing.server.close(sealing.signer, proof.source, proof.file_id, proof.generation, line)
+    common.say(f"closed as step {seq}: steps up to {stored.map.seq} that were seen before are given up")
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            report = sealing.look()
+        except NotProven as error:
+            if error.reason not in ("not-published", "unreachable"):
+                raise
+        if report.proof.generation > proof.generation:
+            return report
+        if time.monotonic() + PAUSE_S > until:
+            message = f"the end of the chain is handed in, and not published within {wait_s} s: run the same again"
+            raise NotProven("not-published", message)
+        time.sleep(PAUSE_S)
 
 
 def taint_name(chain: Chain, taint: Taint) -> str:

@@ -261,6 +261,11 @@ def tree_size(note: bytes) -> int:
     return parse_checkpoint_unverified(parse_note(note).text).size
 
 
+def origin_of(note: bytes) -> str:
+    """The origin that a note states; trusted as `tree_size` is."""
+    return parse_checkpoint_unverified(parse_note(note).text).origin
+
+
 def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Memory:
     """What the state holds about a file and the path under which it is asked for."""
     file = home.read_file(log, file_id)
@@ -274,9 +279,16 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
 
 
 def pin_checkpoint(home: Home, log: LogState, report: Report) -> None:
-    """The newest tree stays. Of one size, the note seen first: its earlier times show more lies than later ones."""
+    """The newest tree stays. Of one size, the note seen first: its earlier times show more lies than later ones.
+
+    That of another origin replaces it: step 5 has shown that this log goes on there (SPEC 6.5).
+    """
     note = report.proof.checkpoint
-    if log.checkpoint is None or tree_size(note) > tree_size(log.checkpoint):
+    if (
+        log.checkpoint is None
+        or origin_of(note) != origin_of(log.checkpoint)
+        or tree_size(note) > tree_size(log.checkpoint)
+    ):
         home.write_log(log._replace(checkpoint=note))
 
 

@@ -1,0 +1,341 @@
+"""Declared losses (SPEC 6.5 and 4.7): the log goes on under a new origin, and what came after a tree is gone."""
+
+from __future__ import annotations
+
+from tests import reference
+from tests.builder import ORIGIN, World, secret
+from tests.vector_cases import MALFORMED, Ask, case, small
+from tests.verifier.worlds import sealed, two_logs
+from verifier.entry import Operation, Seen
+from verifier.loss import loss_message
+from verifier.note import SIGNATURE, SignerKey, format_vkey
+from verifier.proof import Bracket, Declared, Loss, Proof, format_proof
+from verifier.verdict import Memory
+
+VERIFIED, NOT_PROVEN, CHANGED, FORK = "VERIFIED", "NOT PROVEN", "CHANGED", "FORK"
+SECOND, THIRD = "log.example/files/2", "log.example/files/3"
+
+
+def lost(name: str = SECOND, world: World | None = None) -> World:
+    """The last step of file 1 was published, and is gone: under the new origin it has two of three."""
+    world = written(world)
+    world.declare_loss(4, name)
+    return world
+
+
+def written(world: World | None = None) -> World:
+    """File 1 in three steps, each in a tree of its own: sizes 2, 4 and 6."""
+    world = world or small()
+    world.record(1, Operation.WRITTEN, b"three", "a.txt")
+    world.publish()
+    return world
+
+
+def seal(world: World) -> World:
+    """The owner seals file 1 under the origin of now, and the seal is published."""
+    world.record_seal(1)
+    world.publish()
+    return world
+
+
+def seen() -> tuple[World, Memory]:
+    """A log before its loss, and the state of a client that saw file 1 with all its steps."""
+    world = written()
+    return world, Memory(world.notes[6], world.prove(1))
+
+
+def with_declared(world: World, **change: object) -> Proof:
+    """The proof of file 1 with another newest declaration."""
+    proof = world.prove(1)
+    assert proof.loss is not None
+    newest = proof.loss.declared[0]._replace(**change)  # type: ignore[arg-type]
+    return proof._replace(loss=proof.loss._replace(declared=[newest, *proof.loss.declared[1:]]))
+
+
+# -- what an honest server shows ----------------------------------------------------------------------------------
+
+
+@case(NOT_PROVEN, "declared-loss")
+def declared_loss() -> Ask:
+    """[R] The server declared lost what came after a tree, and the owner has not sealed since."""
+    world = lost()
+    return Ask(world, world.prove(1))
+
+
+@case(VERIFIED)
+def declared_loss_that_is_sealed() -> Ask:
+    """The owner's seal over a tree of the new origin accepts what that tree begins with."""
+    world = seal(lost())
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "declared-loss")
+def declared_loss_with_an_older_seal() -> Ask:
+    """[R] A seal over a tree of the old origin says nothing of the loss."""
+    world = sealed(small())
+    world.declare_loss(max(world.notes))
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "declared-loss")
+def file_created_after_a_declared_loss() -> Ask:
+    """[R] Nobody can show that this file is not one of those that were lost."""
+    world = lost()
+    world.record(2, Operation.CREATED, b"new", "b.txt")
+    world.publish()
+    return Ask(world, world.prove(2), b"new", path="b.txt")
+
+
+@case(VERIFIED)
+def declared_loss_after_nothing_that_was_seen() -> Ask:
+    """A client that saw the old origin before the loss goes on under the new one."""
+    world = small()
+    memory = Memory(world.notes[4], world.prove(1))
+    world = seal(lost(world=world))
+    return Ask(world, world.prove(1, pinned=4), memory=memory)
+
+
+@case(VERIFIED)
+def two_declared_losses() -> Ask:
+    """A log that lost its newest trees twice; the client saw it before the first time."""
+    world = small()
+    memory = Memory(world.notes[4], world.prove(1))
+    world = lost(world=world)
+    world.record(1, Operation.MOVED, b"two", "b.txt")
+    world.publish()
+    world.declare_loss(5, THIRD)
+    seal(world)
+    return Ask(world, world.prove(1), memory=memory)
+
+
+# -- what was seen ------------------------------------------------------------------------------------------------
+
+
+@case(CHANGED, "pinned")
+def declared_loss_of_a_step_that_was_seen() -> Ask:
+    """[R] A loss hides nothing from who has seen it: the step is gone, whatever is sealed since."""
+    world, memory = seen()
+    world.declare_loss(4)
+    return Ask(seal(world), world.prove(1), memory=memory)
+
+
+@case(NOT_PROVEN, "loss-hides", "declared-loss")
+def declared_loss_of_a_tree_that_was_seen() -> Ask:
+    """[R] The declaration names an older note as the last one, and this client has seen a newer tree."""
+    world = written()
+    newest = world.notes.pop(6)
+    world.declare_loss(4)
+    return Ask(world, world.prove(1), memory=Memory(newest))
+
+
+@case(FORK, "fork", "declared-loss")
+def note_of_a_declared_loss_with_another_root() -> Ask:
+    """The note has another root than the tree of that size which was seen."""
+    world, other = lost(), small(b"evil", b"two")
+    other.record(1, Operation.WRITTEN, b"three", "a.txt")
+    other.publish()
+    return Ask(world, world.prove(1), memory=Memory(other.notes[6]))
+
+
+@case(NOT_PROVEN, "unconnected", "declared-loss")
+def two_declared_losses_of_one_origin() -> Ask:
+    """[R] Two origins go on from one note: who has seen the one is not moved to the other."""
+    world, other = lost(), lost("log.example/files/other")
+    line = f"log {format_vkey(other.log.verifier_key)}\n".encode()
+    world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
+    return Ask(world, world.prove(1), memory=Memory(max_note(other)))
+
+
+@case(NOT_PROVEN, "unconnected")
+def old_origin_after_a_declared_loss() -> Ask:
+    """[R] The old origin goes on as if nothing had been declared, and the client has seen the new one."""
+    world = written()
+    proof = world.prove(1)
+    world.declare_loss(4)
+    return Ask(world, proof, b"three", memory=Memory(max_note(world)))
+
+
+def max_note(world: World) -> bytes:
+    return world.notes[max(world.notes)]
+
+
+# -- what a server may make up --------------------------------------------------------------------------------------
+
+
+@case(NOT_PROVEN, "loss-note")
+def note_of_a_declared_loss_without_quorum() -> Ask:
+    """[R] The old origin's note is signed by the log alone."""
+    world = written()
+    world.notes[6] = world.note(6, reference.mth(world.leaves), witnesses=0)
+    world.declare_loss(4)
+    return Ask(world, world.prove(1))
+
+
+@case(NOT_PROVEN, "loss-note")
+def note_of_a_declared_loss_from_another_log() -> Ask:
+    """[R] Another log of the policy says that it goes on from its own note, and shows this log's chains."""
+    world = lost()
+    _, two, other = two_logs(1, 1)
+    note = two.notes[max(two.notes)]
+    line = f"log {format_vkey(other.verifier_key)}\n".encode()
+    world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
+    key = world.log.verifier_key.public_key
+    message = loss_message(SECOND, key, note)
+    return Ask(world, with_declared(world, note=note, signature=other.sign(message)))
+
+
+@case(NOT_PROVEN, "loss-note")
+def declared_loss_not_signed_by_the_old_key() -> Ask:
+    """[R] Another log of the policy takes this one's name and last note, and signs for itself."""
+    world = lost()
+    one = world.declared[0]
+    message = loss_message(SECOND, one.key, one.note)
+    return Ask(world, with_declared(world, signature=world.log.sign(message)))
+
+
+@case(NOT_PROVEN, "loss-note")
+def declared_loss_signed_by_a_key_that_did_not_sign_the_note() -> Ask:
+    """[R] Another key of the old origin hands on: one that the log got later, or one that was replaced and stolen."""
+    world = lost()
+    other = SignerKey(ORIGIN, SIGNATURE, secret("another log key"))
+    line = f"log {format_vkey(other.verifier_key)}\n".encode()
+    world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
+    one = world.declared[0]
+    return Ask(world, with_declared(world, signature=other.sign(loss_message(SECOND, one.key, one.note))))
+
+
+@case(NOT_PROVEN, "loss-note")
+def declared_loss_with_a_key_that_the_policy_lacks() -> Ask:
+    """The declaration hands on to a key which the user's policy does not name under the new origin."""
+    world = lost()
+    old, key = world.old_logs[0], world.old_logs[0].verifier_key.public_key
+    message = loss_message(SECOND, key, world.declared[0].note)
+    return Ask(world, with_declared(world, key=key, signature=old.sign(message)))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def note_of_a_declared_loss_that_leaf_0_does_not_name() -> Ask:
+    """[R] An older note of the old origin, duly signed and handed on, and not the one in leaf 0."""
+    world = written()
+    older = world.notes[4]
+    world.declare_loss(4)
+    key = world.log.verifier_key.public_key
+    message = loss_message(SECOND, key, older)
+    return Ask(world, with_declared(world, note=older, signature=world.old_logs[0].sign(message)))
+
+
+@case(NOT_PROVEN, "unknown-log")
+def declared_loss_not_shown() -> Ask:
+    """[R] The proof of a new origin that does not say from which one it goes on."""
+    world = lost()
+    return Ask(world, world.prove(1)._replace(loss=None))
+
+
+@case(NOT_PROVEN, "unknown-log")
+def declared_loss_of_the_first_origin() -> Ask:
+    """A proof under the log's first origin that speaks of a loss all the same."""
+    world, other = small(), lost()
+    loss = Loss(other.declared, [])
+    return Ask(world, world.prove(1)._replace(loss=loss))
+
+
+@case(NOT_PROVEN, "loss-note")
+def second_declared_loss_without_the_first() -> Ask:
+    """The declarations do not lead back to the origin that names the log."""
+    world = lost()
+    world.declare_loss(max(world.notes), THIRD)
+    proof = world.prove(1)
+    assert proof.loss is not None
+    return Ask(world, proof._replace(loss=proof.loss._replace(declared=proof.loss.declared[:1])))
+
+
+@case(NOT_PROVEN, "declared-loss", "unknown-log")
+def checkpoint_before_a_declared_loss() -> Ask:
+    """A time from a tree of the old origin says nothing of the new one."""
+    world = written()
+    note = world.notes[4]
+    world.declare_loss(4)
+    return Ask(world, world.prove(1)._replace(first=Bracket(note, [])))
+
+
+# -- the owner's way out ------------------------------------------------------------------------------------------
+
+
+def given_up(step: Seen | None = None, server: bool = False) -> Ask:
+    """The owner saw all steps of file 1, ends the chain for the head seen last, and seals the next generation."""
+    world, memory = seen()
+    assert memory.chain is not None
+    world.declare_loss(4)
+    last = memory.chain.map
+    world.close_declared(1, step or Seen(last.seq, last.head), world.log if server else None)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), memory=memory)
+
+
+@case(VERIFIED)
+def declared_loss_closed_by_the_owner() -> Ask:
+    """Steps that were seen are lost: a `closed` of the owner names both heads, and the next generation is sealed."""
+    return given_up()
+
+
+@case(CHANGED, "pinned")
+def declared_loss_closed_for_another_head() -> Ask:
+    """[R] The owner gave up another head than the one that was seen."""
+    return given_up(Seen(2, bytes(32)))
+
+
+@case(CHANGED, "pinned")
+def declared_loss_closed_for_an_earlier_head() -> Ask:
+    """[R] The owner gave up less than what was seen."""
+    return given_up(Seen(1, bytes(32)))
+
+
+@case(CHANGED, "pinned")
+def declared_loss_closed_by_the_server() -> Ask:
+    """[R] A close that only the server signs gives up nothing."""
+    world, memory = seen()
+    world.declare_loss(4)
+    world.close(1, signed=False)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    closed = world.prove(1).earlier[0].chain_id, 2
+    world.record_seal(1, accepts=(closed,))
+    world.publish()
+    return Ask(world, world.prove(1), memory=memory)
+
+
+# -- form ---------------------------------------------------------------------------------------------------------
+
+
+@case(MALFORMED)
+def declared_loss_of_nothing() -> Ask:
+    """A list of no declaration."""
+    world = lost()
+    proof = world.prove(1)
+    return Ask(world, proof._replace(loss=Loss([], [])))
+
+
+@case(MALFORMED)
+def declared_loss_null() -> Ask:
+    """A proof without a loss has no such member."""
+    world = small()
+    return Ask(world, format_proof(world.prove(1)).decode().removesuffix("}\n") + ',"loss":null}\n')
+
+
+@case(MALFORMED)
+def declared_loss_in_another_place() -> Ask:
+    """The member stands last."""
+    world = lost()
+    text = format_proof(world.prove(1)).decode()
+    head, loss = text.removesuffix("}\n").split(',"loss":')
+    return Ask(world, head.replace(',"replaced":', f',"loss":{loss},"replaced":') + "}\n")
+
+
+@case(MALFORMED)
+def too_many_declared_losses() -> Ask:
+    """At most 16 origins before this one."""
+    world = lost()
+    proof = world.prove(1)
+    one = Declared(*world.declared[0])
+    return Ask(world, proof._replace(loss=Loss([one] * 17, [])))

@@ -1,0 +1,103 @@
+"""A declared loss: a log that goes on under a new origin, and says what of the old one it has lost (SPEC 6.5).
+
+    {"format":"nextcloud-audit/loss/1-draft","declared":[
+      {"note":"log.example/files\\n40\\n…","key":"…","signature":"…"},…]}
+
+Each declaration, the newest first, links two origins: `note` is the last cosigned note of the one before, `key` the
+first public key of the one after, and a key that signed the note has signed both. Leaf 0 of the
+newest origin holds the note's hash. A log that only has its old name in common, or somebody else's note, has no such
+signature; and two declarations over one origin, signed by one key, convict it.
+
+In a proof the same list stands under `loss`, with the inclusion of leaf 0. As a file it is what the log serves under
+/loss, for those who replay it.
+
+Not checked here: the note's quorum (`verifier.verify`), and that all leaves which survived are there (auditors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha3_256
+
+from verifier import ed25519
+from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.encoding import tag, text
+from verifier.errors import BadSignature, Malformed, NotProven
+from verifier.leaf import LossLeaf, encode_leaf
+from verifier.merkle import leaf_hash, verify_inclusion
+from verifier.note import Note, VerifierKey, find_signature
+from verifier.proof import Declared, Loss, format_declared, members, parse_declared, parse_object
+
+FORMAT = "nextcloud-audit/loss/1-draft"
+MAX_LOSS_SIZE = 4 * 1024 * 1024  # bytes of the file
+
+
+def loss_message(origin: str, key: bytes, note: bytes) -> bytes:
+    """What the old origin's key signs: the log of this note goes on from it under `origin`, with this first key."""
+    return tag("loss") + text(origin) + key + sha3_256(note).digest()
+
+
+def loss_leaf(note: bytes) -> bytes:
+    """Leaf 0 of the new origin."""
+    return encode_leaf(LossLeaf(sha3_256(note).digest()))
+
+
+def format_loss(declared: Sequence[Declared]) -> bytes:
+    """The one spelling of the file."""
+    return f'{{"format":"{FORMAT}","declared":{format_declared(declared)}}}\n'.encode()
+
+
+def parse_loss(data: bytes) -> list[Declared]:
+    """A file to its declarations, the newest first; well formed, and nothing more."""
+    if len(data) > MAX_LOSS_SIZE:
+        raise Malformed(f"want at most {MAX_LOSS_SIZE} bytes", "loss", len(data))
+    name, declared = members(parse_object(data, "loss"), "loss", "format", "declared")
+    if name != FORMAT:
+        raise Malformed(f"want {FORMAT}", "loss format", name)
+    found = parse_declared(declared)
+    if format_loss(found) != data:
+        raise Malformed("not the canonical spelling", "loss")
+    return found
+
+
+def open_declared(one: Declared, origin: str, old_keys: Sequence[VerifierKey]) -> tuple[Note, Checkpoint]:
+    """The old origin's note, once its log signed it, and one of those keys has handed on to `origin` and `one.key`."""
+    try:
+        note, checkpoint = open_checkpoint(one.note, *old_keys)
+    except NotProven as error:
+        raise NotProven("loss-note", f"the note of a declared loss: {error}") from None
+    if checkpoint.origin == origin or checkpoint.size == 0:
+        raise NotProven(
+            "loss-note", "the note of a declared loss is of another origin, and of a tree that is not empty"
+        )
+    message = loss_message(origin, one.key, one.note)
+    signers = [key for key in old_keys if key.name == checkpoint.origin and find_signature(note, key) is not None]
+    if not any(_has_signed(key, one.signature, message) for key in signers):
+        raise NotProven("loss-note", f"no key that signed the note of {checkpoint.origin!r} hands on to {origin!r}")
+    return note, checkpoint
+
+
+def _has_signed(key: VerifierKey, signature: bytes, message: bytes) -> bool:
+    try:
+        ed25519.verify(key.public_key, signature, message, key.name, key.key_id)
+    except BadSignature:
+        return False
+    return True
+
+
+def open_chain(
+    loss: Loss, first_origin: str, tree: Checkpoint, keys: Sequence[VerifierKey]
+) -> list[tuple[Note, Checkpoint]]:
+    """The notes of all origins before this tree's, the newest first, linked to the origin that names the log."""
+    opened: list[tuple[Note, Checkpoint]] = []
+    origin = tree.origin
+    for one in loss.declared:
+        if (origin, one.key) not in [(key.name, key.public_key) for key in keys]:
+            raise NotProven("loss-note", f"the policy does not name the key with which {origin!r} began")
+        opened.append(open_declared(one, origin, keys))
+        origin = opened[-1][1].origin
+    if origin != first_origin or len({tree.origin, *[old.origin for _, old in opened]}) != len(opened) + 1:
+        raise NotProven("loss-note", f"the declared losses do not lead back to {first_origin!r}")
+    leaf = leaf_hash(loss_leaf(loss.declared[0].note))
+    verify_inclusion(0, tree.size, leaf, loss.hashes, tree.root)
+    return opened
