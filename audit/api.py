@@ -1,7 +1,8 @@
 """The log over HTTP: thin routes, and the one table from errors to statuses (SPEC 11).
 
     GET  /proof/17, /proof?path=a%2Fb.odt      signed; a proof's bytes       GET  /checkpoint    newest published note
-    POST /seals                                signed; an owner's seal       GET  /tile/...      tlog-tiles
+    POST /seals, POST /closings                signed; an owner's word       GET  /tile/...      tlog-tiles
+    GET  /loss                                 what was declared lost
     GET  /enrolment, POST /enrolment           one-time token and nonce      GET  /status, /healthz, /openapi.json
     GET  /enrolment/ROOT                       inclusion of an enrolment
     POST /hook, POST /nodes                    events of a Nextcloud: where to look, on disk before the 200
@@ -54,7 +55,7 @@ from audit.schema import Owner, sql, table
 from audit.service import Service
 from audit.tree import read_published_tile
 from verifier.encoding import decode_base64, decode_decimal, encode_base64, encode_hashes
-from verifier.entry import MAX_ENTRIES, MAX_PATH, Seal, decode_seal
+from verifier.entry import MAX_ENTRIES, MAX_PATH, Seal, decode_entry, decode_seal
 from verifier.errors import Error, Malformed, NotVerified
 from verifier.keys import check_source_id
 from verifier.note import format_vkey
@@ -294,6 +295,12 @@ class Api:
             raise NotFound
         return answer(published.newest_note, TEXT)
 
+    async def loss(self, _: Request) -> Response:
+        """What this log has declared lost, for whoever replays it (SPEC 6.5)."""
+        if self.store.loss is None:
+            raise NotFound
+        return answer(self.store.loss)
+
     async def tile(self, request: Request) -> Response:
         """A tile of hashes or a bundle of entries (c2sp.org/tlog-tiles), up to the last signed size."""
         tile = parse_tile_path(target_of(request.scope).removeprefix("/"))
@@ -445,6 +452,23 @@ class Api:
                     return sealed.position, False
             raise
 
+    async def close(self, request: Request) -> Response:
+        """Logs the end of a chain as its owner signed it: steps that were seen are lost for good (SPEC 4.7)."""
+        body = await read_body(request, MAX_BODY)
+        owner = self._authorise(request.scope, body)
+        names = ("source", "file", "generation", "entry", "content", "path", "context")
+        source_id, file, generation, *data = members(parse_object(body, "closing"), "closing", *names)
+        file_id = decode_decimal(file, "file")
+        own = self._own(self.store.reader(), owner, check_source_id(source_id))
+        entry, *openings = [decode_base64(value, name) for value, name in zip(data, names[3:], strict=True)]
+        current = _own_chain(self.store.reader(), own, file_id)
+        if current.generation != decode_decimal(generation, "generation"):
+            raise Refused(f"generation: got {generation}, want {current.generation}")
+        parts = (openings[0], openings[1], openings[2])
+        await asyncio.to_thread(self.service.recorder.record_close, own.source, file_id, entry, parts)
+        self.service.changed()
+        return answer_json({"seq": str(decode_entry(entry).seq)}, 202)
+
     # -- for the Nextcloud --------------------------------------------------------------------------------------
 
     async def hook(self, request: Request) -> Response:
@@ -529,10 +553,12 @@ def create_app(service: Service) -> FastAPI:
         ("GET", "/healthz", api.healthz),
         ("GET", "/status", api.status),
         ("GET", "/checkpoint", api.checkpoint),
+        ("GET", "/loss", api.loss),
         ("GET", "/enrolment", api.offer),
         ("POST", "/enrolment", api.enrol),
         ("GET", "/enrolment/{root}", api.enrolled),
         ("POST", "/seals", api.seal),
+        ("POST", "/closings", api.close),
         ("POST", "/hook", api.hook),
         ("POST", "/nodes", api.nodes),
         ("GET", "/tile/{path:path}", api.tile),

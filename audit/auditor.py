@@ -7,6 +7,7 @@
     verify     each chunk lies under a root that the log signed                      audit.mirror: append
     store      leaves, chains, map and the tree's right edge, in one transaction     audit.mirror: append
     replay     every leaf follows its chain (rules: verifier.replay)                 audit.regions: replay
+    follow     a log that declared a loss has what is held of its old origin         audit.succession
     compare    every map commitment is the map over all leaves below it              audit.regions: replay
     cosign     by the witness's rules, persisted before it is sent                   audit.witness, audit.witness_store
 
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from audit.errors import AuditError, Fatal, PeerFailed, TryLater
 from audit.mirror import Finding, Mirror, Target
+from audit.succession import Succession
 from audit.tile_reader import Fetch, TileReader
 from audit.witness import (
     CONFLICT,
@@ -91,6 +93,7 @@ class Auditor:
         self._folder, self._factory = folder, factory
         self._locks: dict[str, asyncio.Lock] = {}
         self._mirrors: dict[str, Mirror] = {}
+        self._succession = Succession(store, self.mirror, fetch)
         self.evidence: dict[str, Path | None] = {}  # origin -> the file about what was refused last
 
     def close(self) -> None:
@@ -104,6 +107,7 @@ class Auditor:
         origin = target.checkpoint.origin
         if reason := self._store.halt(origin):
             raise Inconsistent(FINDING, f"halted until an operator decides: {reason}")
+        self._store.check_goes_on(origin)
         lock = self._locks.setdefault(origin, asyncio.Lock())
         if lock.locked():
             raise TryLater("audit: another target of this log is being replayed")
@@ -149,6 +153,7 @@ class Auditor:
             check_target(target.checkpoint, mirror.target() if mirror.size else None, mirror.size)
             await self._catch_up(mirror, target, signed, url)
             mirror.check_end(target.checkpoint)
+            self._succession.check_whole(origin, mirror.size)
         except (OutOfStep, Inconsistent) as refusal:
             offence = Offence(target.note, note.text)
             self._store.report(origin, offence, known_note, refusal, clock(), halt=isinstance(refusal, Finding))
@@ -189,6 +194,7 @@ class Auditor:
                 leaves, proof = await tiles.leaves(mirror.size, end), await tiles.consistency(end)
             except Malformed as error:
                 raise PeerFailed(f"{url}: {error}") from None
+            await self._succession.check(target.checkpoint.origin, mirror.size, leaves, url)
             try:
                 await asyncio.to_thread(mirror.append, leaves, target, signed, proof)
             except Finding as finding:

@@ -7,6 +7,7 @@
                      operator's to edit; read at start
     DIR/auditors     the log and its auditors, the same way
     DIR/peers.json   whose nodes these are, where `peer add` pinned them (`audit.peer_files`)
+    DIR/before-N     the log as it was before it declared a loss (`audit.losing`); its key must never sign again
     DIR/lock         held by whoever writes
 
 A new log has `quorum none` in both policies: it records, and publishes nothing until there are witnesses.
@@ -33,6 +34,7 @@ from verifier.encoding import tagged
 from verifier.errors import Malformed, Usage
 from verifier.files import read_bounded, read_secret, write_atomic, write_secret_new
 from verifier.keys import check_origin, format_log_name
+from verifier.loss import parse_loss
 from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey, parse_private_key
 from verifier.policy import (
     AUDITORS,
@@ -133,7 +135,10 @@ def _check_named(key: VerifierKey, witnesses: Policy) -> None:
 def _check_keys(directory: str, store: Store, key: VerifierKey) -> SignerKey | None:
     """log.key is the store's newest key, or the one before it; then log-next.key is the newest, and is returned."""
     keys = store.log_keys or (key,)
-    if store.log_name != format_log_name(store.origin, keys[0].public_key) or key not in keys[-2:]:
+    is_named = store.log_name == format_log_name(store.origin, keys[0].public_key)
+    if store.loss is not None:  # the log is named for its first origin; the declaration names this one's first key
+        is_named = keys[0].name == store.origin and parse_loss(store.loss)[0].key == keys[0].public_key
+    if not is_named or key not in keys[-2:]:
         raise Refused(f"{KEY_FILE}: is not the key of the log in {FILE_NAME}, which is {store.log_name}")
     if key == keys[-1]:
         return None

@@ -41,6 +41,10 @@ class PeerFailed(AuditError):
     """Another node, or the network on the way to it, did not do its part."""
 
 
+class PeerLacks(PeerFailed):
+    """Another node answered, and does not have what it was asked for."""
+
+
 class Fatal(AuditError):
     """A write may or may not have reached the disk. The process stops; recovery is the normal start."""
 

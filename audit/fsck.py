@@ -78,6 +78,7 @@ from verifier.entry import Content, entry_hash
 from verifier.errors import Error
 from verifier.keys import chain_id, owner_root
 from verifier.leaf import LOG_KEY, EnrolmentLeaf, EntryLeaf, LogKeyLeaf, LossLeaf, MapLeaf, decode_leaf, encode_leaf
+from verifier.loss import loss_leaf, parse_loss
 from verifier.map import map_value
 from verifier.merkle import append_leaf, fold_right, leaf_hash
 from verifier.note import VerifierKey, verify_cosignatures
@@ -135,6 +136,7 @@ _ALL_OWNERS = sql(select(_OWNERS.c.id, _OWNERS.c.owner_key, _OWNERS.c.blinding_k
 _ALL_TREES = sql(select(_TREES).order_by(_TREES.c.size))
 _ALL_BUNDLES = sql(select(_BUNDLES).order_by(_BUNDLES.c.n))
 _NEWEST_SIZE = sql(select(func.coalesce(func.max(_TREES.c.size), ZERO)))
+_FIRST_SIZE = sql(select(func.min(_TREES.c.size)))
 _TREE_AT = sql(select(_TREES.c.map_root).where(_TREES.c.size == bindparam("size")))
 _roots = select(_PAGES.c.version).where(_PAGES.c.prefix == literal_column("x''"))
 _NOT_RETAINED = sql(select(_TREES.c.size).where(_TREES.c.size >= bindparam("size"), _TREES.c.size.not_in(_roots)))
@@ -504,6 +506,7 @@ class _Leaves:
         self._numbers: list[int] = []  # and its number
         self._peaks: list[bytes] = []
         self._changed: dict[bytes, bytes] = {}  # of the map since the last tree
+        self._again = range(0)  # leaves of the origin before: their trees and keys are not ours
 
     def run(self) -> None:
         (size,) = self._conn.execute(_NEWEST_SIZE).fetchone()
@@ -553,17 +556,27 @@ class _Leaves:
                 self._heads[row[1]] = row[3]
         elif isinstance(leaf, EnrolmentLeaf) and self._owners.take(index) != (index, leaf.root):
             self._find("leaf", place, "enrols a root that no owner has")
-        elif isinstance(leaf, LogKeyLeaf):
+        elif isinstance(leaf, LogKeyLeaf) and index not in self._again:
             self._check.announce(place, leaf.public_key)
-        elif isinstance(leaf, LossLeaf) and index:
-            self._find("leaf", place, "declares a loss, which only the first leaf may")
+        elif isinstance(leaf, LossLeaf):
+            self._check_loss(index, data)
         tree = self._trees.take(index + 1)
         if tree is not None and isinstance(leaf, MapLeaf):
             self._tree(Signed._make(tree), leaf.root)
-        elif isinstance(leaf, MapLeaf) and index in self._came_back:
+        elif isinstance(leaf, MapLeaf) and (index in self._came_back or index in self._again):
             self._replay_map(index + 1, {"committed": leaf.root})
         elif tree is not None or isinstance(leaf, MapLeaf):
             self._find("leaf", place, "want a map commitment at the end of each signed tree, and nowhere else")
+
+    def _check_loss(self, index: int, data: bytes) -> None:
+        """Leaf 0 of a log that has declared a loss; up to its first tree, the leaves of the origin before follow."""
+        if index:
+            self._find("leaf", f"leaf {index}", "declares a loss, which only the first leaf may")
+        elif self._check._store.loss is None or data != loss_leaf(parse_loss(self._check._store.loss)[0].note):
+            self._find("leaf", "leaf 0", "declares another loss than the store knows")
+        else:
+            (first,) = self._conn.execute(_FIRST_SIZE).fetchone()
+            self._again = range(first or 0)
 
     def _check_lost(self, index: int, leaf: object, lost: tuple[int, bytes, int | None, bytes | None]) -> None:
         """A leaf that came back from a mirror is what `lost_leaves` says, and moves its chain on in the map."""

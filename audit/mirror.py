@@ -254,6 +254,20 @@ def _check_last(index: int, data: bytes) -> bytes:
         raise Finding(broken) from None
 
 
+def read_held(path: Path) -> tuple[int, bytes]:
+    """How many leaves a mirror holds, and the note that it verified them against; 0 of a lost one. It may grow."""
+    if not path.is_file():
+        return 0, b""
+    conn = sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)
+    try:
+        row = conn.execute("SELECT size, note FROM state WHERE id = 1").fetchone()
+    except sqlite3.Error:
+        return 0, b""  # damaged, or being made: nothing to be had from it now
+    finally:
+        conn.close()
+    return (row[0], bytes(row[1])) if row else (0, b"")
+
+
 def read_mirrored(path: Path, number: int, width: int) -> bytes:
     """The first `width` leaves of a mirror's bundle, while the mirror may grow."""
     if not path.is_file():

@@ -31,6 +31,7 @@ from audit.errors import Conflict, Fatal, PeerFailed, Refused, TryLater
 from audit.evidence import Files, Value, of_mirror, of_row, range_hash
 from audit.mirror import Finding, Mirror
 from audit.node import Node
+from audit.succession import BadSuccession
 from audit.witness_store import Log
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
@@ -114,6 +115,8 @@ class Monitor:
         """Audits these logs, as far as the budget goes; what is left comes first the next time."""
         found: list[Found] = []
         for log in sorted(logs, key=self._last_audit):
+            if self._node.store.successor(log.origin):
+                continue  # it goes on under another origin, which is audited
             if self._settings.deadline():
                 found.append(Found(SLOW, log.origin, "not reached within the budget; it comes first the next time"))
                 continue
@@ -281,7 +284,7 @@ class Round:
         """A tree that breaks a rule, or does not continue what is held."""
         path = self._node.auditor.evidence.get(self.origin)
         shown = None if path is None else str(path)
-        if isinstance(error, Finding):
+        if isinstance(error, Finding | BadSuccession):
             kind = error.fault
             self.found.append(Found(kind, self.origin, str(error), shown))
         elif path is not None:

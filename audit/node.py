@@ -43,12 +43,13 @@ from starlette.responses import JSONResponse, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from audit.auditor import Auditor
-from audit.errors import Conflict, Fatal, PeerFailed, TryLater
-from audit.mirror import read_mirrored
+from audit.errors import Conflict, Fatal, PeerFailed, PeerLacks, TryLater
+from audit.mirror import read_held, read_mirrored
 from audit.tile_reader import Fetch
 from audit.witness import (
     MAX_REQUEST_SIZE,
     Decision,
+    Ended,
     Head,
     Inconsistent,
     Retired,
@@ -106,6 +107,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Malformed, 400),
     (Untrusted, 403),
     (Retired, 403),
+    (Ended, 403),
     (UnknownLog, 404),
     (Conflict, 409),
     (Inconsistent, 422),
@@ -259,11 +261,18 @@ class Node:
                 )
 
     def mirror_note(self, origin_hash: str) -> bytes:
-        """The newest checkpoint that the auditor signed, all of whose leaves are mirrored here."""
+        """The newest checkpoint that the auditor signed, all of whose leaves are mirrored here.
+
+        Where the mirror has lost some, the one that those which are left were verified against: better than nothing.
+        """
         found = self.store.note_by_hash(AUDITOR, origin_hash)
         if found is None:
             raise UnknownLog("mirror: no log of this origin hash is mirrored here")
-        return found
+        size, held = read_held(self._mirrors / f"{origin_hash}.db")
+        for note in (found, held):
+            if note and parse_checkpoint_unverified(parse_note(note).text).size <= size:
+                return note
+        raise UnknownLog("mirror: its leaves are lost, and are fetched again at the next audit")
 
     def mirror_tile(self, origin_hash: str, path: str) -> bytes:
         """A bundle of the mirrored leaves, as its log serves it."""
@@ -299,6 +308,8 @@ class HttpFetch:
         data = bytearray()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S), self._client.stream("GET", url) as response:
+                if response.status_code == httpx.codes.NOT_FOUND:
+                    raise PeerLacks(f"{url}: got status 404: it is not there")
                 if response.status_code != httpx.codes.OK or "content-encoding" in response.headers:
                     raise PeerFailed(f"{url}: got status {response.status_code}, want 200 and no encoding")
                 async for chunk in response.aiter_raw():

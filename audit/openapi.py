@@ -51,10 +51,21 @@ def _body(example: object) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {_JSON: {"example": example}}}}
 
 
+_LOSS = {
+    "format": "nextcloud-audit/loss/1-draft",
+    "declared": [{"note": EXAMPLES["checkpoint"], "key": "base64", "signature": "base64"}],
+}
+_CLOSING = {
+    "source": EXAMPLES["proof"]["source"],
+    "file": "1",
+    "generation": "0",
+    **dict.fromkeys(("entry", "content", "path", "context"), "base64"),
+}
 ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/healthz"): _answers(200, {"status": "ok"}),
     ("GET", "/status"): _answers(200, EXAMPLES["status"]),
     ("GET", "/checkpoint"): _answers(200, EXAMPLES["checkpoint"], 404, media=_TEXT),
+    ("GET", "/loss"): _answers(200, _LOSS, 404, words="what this log has declared lost (SPEC 6.5)"),
     ("GET", "/enrolment"): _answers(200, EXAMPLES["offer"], 429),
     ("POST", "/enrolment"): {
         **_answers(202, EXAMPLES["enrolment accepted"], 400, 403, 409, 413, 429),
@@ -64,6 +75,10 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/seals"): {
         **_answers(202, EXAMPLES["seal accepted"], 400, 401, 404, 413, 422, words="logged; 200: was logged before"),
         "openapi_extra": {**_body(EXAMPLES["seal"]), **SIGNED},
+    },
+    ("POST", "/closings"): {
+        **_answers(202, {"seq": "4"}, 400, 401, 404, 413, 422, words="logged; the next generation has begun"),
+        "openapi_extra": {**_body(_CLOSING), **SIGNED},
     },
     ("POST", "/hook"): {
         **_answers(200, EXAMPLES["event queued"], 400, 401, 404, 413, 503),

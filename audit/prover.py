@@ -30,6 +30,7 @@ from verifier.chain import Binding, genesis
 from verifier.entry import Operation, Seal, decode_entry
 from verifier.errors import Malformed
 from verifier.keys import chain_id as compute_chain_id
+from verifier.loss import parse_loss
 from verifier.proof import (
     MAX_REPLACED,
     MAX_REPLACED_STEPS,
@@ -39,6 +40,7 @@ from verifier.proof import (
     Included,
     InMap,
     Line,
+    Loss,
     Proof,
     Replaced,
     Since,
@@ -104,6 +106,7 @@ class Head(NamedTuple):
     commitment: list[bytes]
     brackets: dict[int, Bracket]
     has_lost: bool  # whether any step was lost: only then is each chain looked at
+    loss: Loss | None  # what this log has declared lost, and leaf 0
 
 
 def withhold(proof: Proof) -> Proof:
@@ -207,6 +210,7 @@ class Prover:
             self._sealed(conn, rows, head.size),
             self._earlier(conn, chain, head),
             [self._replaced(conn, head, source, old, owners) for old in replaces[:MAX_REPLACED]],
+            head.loss,
         )
 
     # -- the tree -----------------------------------------------------------------------------------------------
@@ -225,7 +229,10 @@ class Prover:
         """What the proofs in this tree share."""
         commitment = self._tree.inclusion(conn, row.size - 1, row.size)
         has_lost = conn.execute(HAS_LOST).fetchone() is not None
-        return Head(row.size, row.newest_note, row.map_root, commitment, brackets, has_lost)
+        loss = None
+        if self._store.loss is not None:
+            loss = Loss(parse_loss(self._store.loss), self._tree.inclusion(conn, 0, row.size))
+        return Head(row.size, row.newest_note, row.map_root, commitment, brackets, has_lost, loss)
 
     def _bracket(self, conn: Connection, head: Head, statement: str, index: int) -> Bracket | None:
         """The published tree next to an index, on the side that the statement looks."""
@@ -255,6 +262,9 @@ class Prover:
             return None
         seal = decode_entry(newest).argument
         assert isinstance(seal, Seal)
+        if self._store.loss is not None and seal.tree_size <= size:
+            if self._tree.root(conn, seal.tree_size) != seal.tree_root:
+                return None  # a tree of an origin before this one (SPEC 6.5)
         return self._since(conn, seal.tree_size, size)
 
     def _owner(self, conn: Connection, row: int) -> OwnerRow:

@@ -115,10 +115,10 @@ def _name_key(files: Files, key: VerifierKey) -> None:
         return
     for (name, _), data, policy in zip(KINDS, files.policies, policies, strict=True):
         if key not in policy.log_keys:
-            write_atomic(os.path.join(files.directory, name), _with_line(data, Log(key, logs[-1].url)), POLICY_MODE)
+            write_atomic(os.path.join(files.directory, name), with_line(data, Log(key, logs[-1].url)), POLICY_MODE)
 
 
-def _with_line(policy: bytes, log: Log) -> bytes:
+def with_line(policy: bytes, log: Log) -> bytes:
     """The policy file with one more log, below its last one."""
     lines = policy.split(b"\n")
     at = max([n for n, line in enumerate(lines) if line.split()[:1] == [b"log"]])

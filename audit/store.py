@@ -64,11 +64,13 @@ class Store:
         origin: str,
         log_name: str,
         log_keys: tuple[VerifierKey, ...] = (),
+        loss: bytes | None = None,
     ) -> None:
         self.path = path
         self.origin = origin
         self.log_name = log_name
         self.log_keys = log_keys  # all that ever signed, the first one first; empty while there is but one
+        self.loss = loss  # the declarations of a log that has lost leaves (`verifier.loss`)
         self.lock = threading.RLock()
         self._writer = writer
         self._failed: str | None = None
@@ -243,7 +245,8 @@ def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Conne
         conn.close()
         _raise_ours(error)
         raise
-    return Store(path, conn, meta["origin"], meta["log_name"], log_keys)
+    loss = meta["loss"].encode("utf-8") if "loss" in meta else None
+    return Store(path, conn, meta["origin"], meta["log_name"], log_keys, loss)
 
 
 def read_version(conn: sqlite3.Connection) -> int:

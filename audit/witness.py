@@ -74,6 +74,10 @@ class Retired(Refused):
     """This node has lost its memory of what it signed, and signs nothing any more."""
 
 
+class Ended(Refused):
+    """The log goes on under another origin, and this one is signed for no more."""
+
+
 class OutOfStep(Conflict):
     """The request starts from another size than the one cosigned last. `kind` is None where nothing is to be kept."""
 

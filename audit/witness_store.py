@@ -19,7 +19,8 @@ Nothing is cached, so every decision rests on what is committed. An error of the
 unknown: the store closes itself and raises Fatal from then on, and opening it again is the recovery.
 
 A node whose own cosignature turns up for more than this file knows has an older copy of it: it is retired (a row in
-`meta`), and nothing is signed with either key again.
+`meta`), and nothing is signed with either key again. An origin that has a successor (`audit.succession`, a row in
+`meta`) is signed for by neither.
 
 Keep this file out of every backup that may be restored: an older copy lets the key sign a second history. Whoever
 loses it makes a new node with new keys. Evidence is bounded, MAX_EVIDENCE rows of each kind for each log and signer;
@@ -43,7 +44,7 @@ from sqlalchemy.schema import CreateTable
 from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, TryLater
-from audit.witness import Decision, Head, Inconsistent, OutOfStep, Retired
+from audit.witness import Decision, Ended, Head, Inconsistent, OutOfStep, Retired
 from verifier.errors import Usage
 from verifier.note import VerifierKey, find_signature, format_vkey, parse_note, parse_vkey
 
@@ -169,7 +170,7 @@ def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connecti
     if not path.is_file():
         raise Usage(f"{path} is missing: a signer without its memory may sign a fork; make a new node with new keys")
     conn = connect(path, factory)
-    found = dict(conn.execute("SELECT key, value FROM meta WHERE key <> 'retired'"))
+    found = dict(conn.execute("SELECT key, value FROM meta WHERE key <> 'retired' AND key NOT LIKE 'successor %'"))
     if found.pop("schema_version", None) != str(SCHEMA_VERSION) or found != vkeys:
         conn.close()
         raise Usage(f"{path}: made by another version of this program, or for other keys")
@@ -279,6 +280,7 @@ class Store:
         with self._transaction() as conn:
             if reason := self.retired():
                 raise Retired(reason)
+            self.check_goes_on(origin)
             head, latest = self.head(signer, origin), self._latest(signer)
             refusal: Offending | None = None
             try:
@@ -296,6 +298,30 @@ class Store:
     def _latest(self, signer: str) -> int:
         latest: int = self._read("SELECT coalesce(max(time), 0) FROM heads WHERE signer = ?", signer)[0][0]
         return latest
+
+    # Origins after a declared loss
+
+    def succeed(self, old: str, origin: str) -> str:
+        """The one origin that goes on from an old one: this one from now on, where there was none."""
+        with self._transaction() as conn:
+            conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", (f"successor {old}", origin))
+        return self.successor(old) or origin
+
+    def successor(self, old: str) -> str | None:
+        """The origin that goes on from this one, for which nothing is cosigned any more."""
+        rows = self._read("SELECT value FROM meta WHERE key = ?", f"successor {old}")
+        found: str | None = rows[0][0] if rows else None
+        return found
+
+    def check_goes_on(self, origin: str) -> None:
+        """Ended where another origin goes on from this one."""
+        if successor := self.successor(origin):
+            raise Ended(f"{origin} has declared a loss and goes on as {successor}: nothing more is signed for it")
+
+    def predecessor(self, origin: str) -> str | None:
+        """The origin that this one goes on from."""
+        rows = self._read("SELECT key FROM meta WHERE key LIKE 'successor %' AND value = ?", origin)
+        return rows[0][0].removeprefix("successor ") if rows else None
 
     # The end
 

@@ -40,6 +40,7 @@ class FakeLog:
         self.leaves: list[bytes] = []
         self.tips: dict[bytes, tuple[int, bytes, int]] = {}
         self.fetched: list[str] = []
+        self.loss = b""  # what it serves under /loss
         self.lie: Callable[[str, bytes], bytes] = lambda _path, data: data
 
     def copy(self) -> FakeLog:
@@ -86,6 +87,8 @@ class FakeLog:
     async def fetch(self, url: str, limit: int) -> bytes:
         path = url.removeprefix(self.url + "/")
         self.fetched.append(path)
+        if path == "loss" and self.loss:
+            return self.loss
         tile = parse_tile_path(path)
         if tile.level == ENTRIES:
             begin = tile.number * 256

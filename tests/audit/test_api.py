@@ -552,6 +552,8 @@ def test_openapi_describes_every_route(town: Town) -> None:
         ("/healthz", "get"),
         ("/status", "get"),
         ("/checkpoint", "get"),
+        ("/loss", "get"),
+        ("/closings", "post"),
         ("/enrolment", "get"),
         ("/enrolment", "post"),
         ("/enrolment/{root}", "get"),

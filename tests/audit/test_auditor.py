@@ -26,9 +26,11 @@ from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.entry import MAX_ENTRIES
 from verifier.errors import Malformed
 from verifier.leaf import EntryLeaf, decode_leaf
+from verifier.loss import format_loss, loss_leaf
 from verifier.map import verify_place
 from verifier.merkle import append_leaf, extend_peaks, fold_right, leaf_hash
 from verifier.note import parse_note, parse_vkey, verify_cosignature
+from verifier.proof import Declared
 from verifier.replay import BrokenRule, next_tip
 
 
@@ -110,8 +112,10 @@ def test_auditor_checks_the_last_leaf_of_a_tree_that_it_held_before(node: Node, 
 
 def test_auditor_knows_every_kind_of_leaf(tmp_path: Path) -> None:
     """A declared loss at index 0 and enrolments anywhere are fine; so is a map that is still empty."""
-    log = FakeLog()
-    log.leaves.append(b"\x04" + digest(b"loss", 0))
+    log, old = FakeLog(), FakeLog("log.example/old").grow(3)
+    note = old.checkpoint()
+    log.loss = format_loss([Declared(note, digest(b"key", 0), bytes(64))])
+    log.leaves.append(loss_leaf(note))
     log.add_map()
     log.leaves.append(b"\x03" + digest(b"owner", 0))
     log.grow(3)

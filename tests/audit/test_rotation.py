@@ -216,7 +216,7 @@ def test_start_completes_what_a_crash_left(town: Town) -> None:
     new = rotation._next_key(log_path(town), os.urandom).verifier_key
     assert rotation._next_key(log_path(town), os.urandom).verifier_key == new
     files = read_files(log_path(town))
-    line = rotation._with_line(files.policies[0], files.logs[0]._replace(key=new))
+    line = rotation.with_line(files.policies[0], files.logs[0]._replace(key=new))
     (town.path / "log" / "policy").write_bytes(line)
     assert rotation.start(log_path(town)).new == new
     town.open()

@@ -1,0 +1,116 @@
+"""A log that goes on under a new origin after a loss, as a node sees it that watched the old one (SPEC 6.5).
+
+    leaf 0         04 || hash: the note comes from URL/loss, with the old key's word for the new origin
+    the note       signed by a key that this node was told of; not older than what it cosigned itself
+    one successor  of each origin, in witness.db: nothing is cosigned for the old origin any more, nor for another one
+    leaf i         what our mirror of the old origin holds as leaf i-1, map commitments apart; none is missing
+
+What breaks this is refused each time it is asked about, and kept as a finding. Of an origin that was never watched here
+nothing can be compared, and nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from audit.errors import PeerFailed
+from audit.witness import FINDING, Inconsistent
+from audit.witness_store import AUDITOR, WITNESS, Store
+from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
+from verifier.errors import Error, Malformed
+from verifier.leaf import LOSS, MAP
+from verifier.loss import MAX_LOSS_SIZE, loss_leaf, open_declared, parse_loss
+from verifier.note import parse_note
+from verifier.proof import Declared
+from verifier.replay import CHAIN_BROKEN
+from verifier.tile import TILE_WIDTH
+
+if TYPE_CHECKING:
+    from audit.mirror import Mirror
+    from audit.tile_reader import Fetch
+
+
+class BadSuccession(Inconsistent):
+    """A log that says it goes on from another one, and does not as SPEC 6.5 has it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FINDING, f"declared loss: {message}")
+        self.fault = CHAIN_BROKEN
+
+
+class Succession:
+    """The checks of one node. `mirror` gives what it holds of an origin."""
+
+    def __init__(self, store: Store, mirror: Callable[[str], Mirror], fetch: Fetch) -> None:
+        self._store, self._mirror, self._fetch = store, mirror, fetch
+
+    async def check(self, origin: str, start: int, leaves: Sequence[bytes], url: str) -> None:
+        """Before leaves of `origin` are held: leaf 0 is what an old origin left, and the others are the old ones."""
+        if start == 0 and leaves[0][0] == LOSS:
+            await self._begin(origin, leaves[0], url)
+        old = self._store.predecessor(origin)
+        if old is not None:
+            compare(self._mirror(old), start, leaves)
+
+    def check_whole(self, origin: str, size: int) -> None:
+        """None of the old origin's leaves that are held here is missing in a tree of `size`."""
+        old = self._store.predecessor(origin)
+        if old is None:
+            return
+        held = self._mirror(old)
+        if size < held.size + _shift(held):
+            raise BadSuccession(
+                f"size {size} drops leaves that were not lost: {held.size} leaves of {old} are held here; they can be "
+                "had again with `recover --from` this node"
+            )
+
+    async def _begin(self, origin: str, leaf: bytes, url: str) -> None:
+        data = await self._fetch(f"{url.rstrip('/')}/loss", MAX_LOSS_SIZE)
+        try:
+            newest = parse_loss(data)[0]
+            old = parse_checkpoint_unverified(parse_note(newest.note).text).origin
+        except Malformed as error:
+            raise PeerFailed(f"{url}/loss: {error}") from None
+        if loss_leaf(newest.note) != leaf:
+            raise BadSuccession("leaf 0 names another note than the log shows")
+        known = self._store.log(old)
+        if known is None:
+            return
+        _, tree = self._open(newest, origin, old)
+        for signer in (WITNESS, AUDITOR):
+            head = self._store.head(signer, old)
+            if head is not None and (head.size > tree.size or head.size == tree.size and head.root != tree.root):
+                raise BadSuccession(f"its note of {old} has size {tree.size}, and size {head.size} was cosigned here")
+        successor = self._store.succeed(old, origin)
+        if successor != origin:
+            raise BadSuccession(f"{old} goes on as {successor} already: two logs cannot go on from one note")
+
+    def _open(self, newest: Declared, origin: str, old: str) -> tuple[object, Checkpoint]:
+        log, known = self._store.log(origin), self._store.log(old)
+        keys = [] if log is None else [key.public_key for key in log.keys]
+        if newest.key not in keys:
+            raise BadSuccession(f"{old} hands on to a key of {origin} that this node was not told of")
+        try:
+            return open_declared(newest, origin, known.signers if known else ())  # none that was replaced hands on
+        except Error as error:
+            raise BadSuccession(str(error)) from None
+
+
+def compare(old: Mirror, start: int, leaves: Sequence[bytes]) -> None:
+    """Leaves from `start` on are the old ones, in their order, as far as these are held; commitments are made anew."""
+    shift = _shift(old)
+    bundle: list[bytes] = []
+    for index, leaf in enumerate(leaves, start):
+        number, place = divmod(index - shift, TILE_WIDTH)
+        if index == 0 or index - shift >= old.size:
+            continue
+        if not bundle or place == 0:
+            bundle = old.leaves(number)
+        if bundle[place] != leaf and not (bundle[place][0] == MAP and leaf[0] == MAP):
+            raise BadSuccession(f"leaf {index} is not leaf {index - shift} of the old origin, which is held here")
+
+
+def _shift(old: Mirror) -> int:
+    """How much further a leaf is in the new tree: by leaf 0, unless the old origin had one of its own."""
+    return 0 if old.size and old.leaves(0)[0][0] == LOSS else 1

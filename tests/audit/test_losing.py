@@ -1,0 +1,550 @@
+"""Nobody has the leaves that a restored log lacks: it declares them lost, and everybody who saw them still says so."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from audit.cli import main
+from audit.directory import open_log
+from audit.errors import PeerFailed, PeerLacks, Refused
+from audit.fsck import Keys, check_log
+from audit.losing import BEFORE, BUILD, Declaration, ask, declare, default_origin, find_lost, swap, take_what_is_left
+from audit.node import Node
+from audit.succession import BadSuccession
+from audit.witness import Ended
+from audit.witness_store import AUDITOR, WITNESS
+from tests.audit.town import LOG_URL, NAMES, ORIGIN, Town
+from verifier.checkpoint import Checkpoint, format_checkpoint
+from verifier.loss import format_loss, loss_message, parse_loss
+from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_vkey, sign_note
+from verifier.policy import AUDITORS, WITNESSES, parse_policy
+from verifier.proof import Declared, Proof, parse_proof
+from verifier.verdict import Memory, Question, Report, Trust, Verdict
+from verifier.verify import verify
+
+SECOND = f"{ORIGIN}/2"
+
+
+class Ruin(Town):
+    """Backed up with two files; a third version and a third file were published since, and nobody mirrors those."""
+
+    def __init__(self, directory: Path, lose: bool = True) -> None:
+        super().__init__(directory)
+        self.write("a.txt", "one")
+        self.write("calm.txt", "calm")
+        self.run(enrol=True)
+        self.write("a.txt", "two and more")
+        self.run()
+        self.early = self.prove("a.txt")
+        self.service.store.checkpoint_wal()
+        shutil.copy(self.path / "log" / "log.db", self.path / "backup.db")
+        mirrors = {name: self.copies(name) for name in NAMES}
+        self.write("a.txt", "three and more still")
+        self.write("new.txt", "new")
+        self.run()
+        self.late = self.prove("a.txt")
+        self.restore()
+        if lose:
+            for name, copies in mirrors.items():
+                self.put_back(name, copies)
+
+    def run(self, enrol: bool = False) -> None:
+        """One scan, all of it published and replayed."""
+
+        async def story() -> None:
+            self.service._enrol_first = enrol
+            before = self.service.status()["size"]
+            async with self.service.running():
+                if enrol:
+                    assert (await self.enrol()).status_code == 202
+                await self.until(lambda: self.service.scans > enrol and self.all_published())
+                if not enrol:
+                    await self.until(lambda: self.service.status()["size"] != before and self.all_published())
+
+        asyncio.run(story())
+
+    def settle(self) -> None:
+        """Runs until all that there is has both quorums."""
+
+        async def story() -> None:
+            async with self.service.running():
+                await self.until(lambda: self.service.scans and self.all_published())
+
+        asyncio.run(story())
+
+    def prove(self, path: str) -> Proof:
+        async def story() -> bytes:
+            answer = await self.send("GET", f"/proof?path={path}", signer=self.signer())
+            assert answer.status_code == 200, answer.text
+            return answer.content
+
+        return parse_proof(asyncio.run(story()))
+
+    def restore(self) -> None:
+        self.service.store.close()
+        for file in (self.path / "log").glob("log.db*"):
+            file.unlink()
+        shutil.copy(self.path / "backup.db", self.path / "log" / "log.db")
+        self.open()
+
+    # Nodes whose disks went with the log's
+
+    def copies(self, name: str) -> dict[str, bytes]:
+        """The mirror as it is now, and what the auditor has signed, but not what the witness has."""
+        node = self.nodes[NAMES.index(name)]
+        node.auditor.close()
+        return {str(path): path.read_bytes() for path in (self.path / name / "mirror").glob("*.db")}
+
+    def put_back(self, name: str, copies: dict[str, bytes]) -> None:
+        node = self.nodes[NAMES.index(name)]
+        node.auditor.close()
+        for file in (self.path / name / "mirror").glob("*"):
+            file.unlink()
+        for path, data in copies.items():
+            Path(path).write_bytes(data)
+
+    # The command
+
+    async def fetch(self, url: str, limit: int) -> bytes:
+        async with self._make_client() as client:
+            try:
+                got = await client.get(url)
+            except httpx.HTTPError as error:
+                raise PeerFailed(f"{url}: {error}") from None
+        if got.status_code == 404:
+            raise PeerLacks(f"{url}: 404")
+        if got.status_code != 200:
+            raise PeerFailed(f"{url}: {got.status_code}")
+        assert len(got.content) <= limit
+        return got.content
+
+    def declare(self, origin: str | None = None, without: tuple[str, ...] = (), finish: bool = True) -> Declaration:
+        """`recover --declare-loss` on the stopped log, which is open again afterwards."""
+        log, now, say = self.service.directory, self.clock.now, self.said.append
+
+        async def look() -> object:
+            shown = await ask(log, [], without, self.fetch, say)
+            lost = find_lost(log, shown)
+            await take_what_is_left(log, shown, lost, self.fetch, now, say)
+            return lost
+
+        lost = asyncio.run(look())
+        declared = parse_loss(log.store.loss) if log.store.loss else []
+        name = origin or default_origin(log.store.origin, declared)
+        done = declare(log, lost, name, now, lambda size: name.encode().ljust(size, b"\0")[:size], say)  # type: ignore[arg-type]
+        log.store.close()
+        if finish:
+            swap(str(self.path / "log"))
+            self.open()
+        return done
+
+    def allow(self, done: Declaration, *nodes: Node) -> None:
+        for node in nodes or self.nodes:
+            node.allow_log(format_vkey(done.key), LOG_URL)
+
+    def judge(self, proof: Proof, memory: Memory | None = None, path: str = "a.txt") -> Report:
+        log, keys = self.service.directory, self.keys()
+        names = self.made.log_name, self.source.source_id
+        trust = Trust(*names, log.witnesses, log.auditors, keys.public, keys.blinding)
+        return verify(proof, trust, Question(self.clock.now, None, path, None), memory or Memory())
+
+    def findings(self) -> list[str]:
+        log = self.service.directory
+        report = check_log(log.store, Keys(log.signer.verifier_key, log.witnesses, log.auditors))
+        return [str(finding) for finding in report.findings]
+
+
+@pytest.fixture
+def ruin(tmp_path: Path) -> Iterator[Ruin]:
+    made = Ruin(tmp_path)
+    yield made
+    made.close()
+
+
+def reasons(report: Report) -> list[str]:
+    return [finding.reason for finding in report.findings]
+
+
+# -- the whole way ------------------------------------------------------------------------------------------------
+
+
+def test_log_that_declared_a_loss_goes_on(ruin: Ruin) -> None:
+    """New origin, old name: nodes cosign and replay it from leaf 0, fsck finds nothing, every file is NOT PROVEN."""
+    done = ruin.declare()
+    assert (done.origin, ruin.service.store.origin, ruin.service.store.log_name) == (SECOND, SECOND, ruin.made.log_name)
+    assert ruin.findings() == []
+    ruin.allow(done)
+    ruin.settle()
+    assert ruin.service.paused is None
+    assert ruin.findings() == []
+    report = ruin.judge(ruin.prove("a.txt"))
+    assert (report.verdict, reasons(report)) == (Verdict.NOT_PROVEN, ["declared-loss"])
+    assert "was declared lost by the server" in report.findings[0].message
+    assert reasons(ruin.judge(ruin.prove("calm.txt"), path="calm.txt")) == ["declared-loss"]
+    file_id = ruin.service.prover.find(ruin.source.row, "new.txt")
+    assert file_id is not None
+    assert file_id > 3, "the id that it had is not used again"
+    assert [ruin.fatal, (ruin.path / "log" / "before-1" / "log.key").exists()] == [[], True]
+
+
+def test_old_log_is_kept_beside(ruin: Ruin) -> None:
+    """Nothing of the old log is deleted: its store opens, with its key and policies, as it was."""
+    before = {name: (ruin.path / "log" / name).read_bytes() for name in ("log.key", "policy", "auditors")}
+    done = ruin.declare()
+    assert {name: (Path(done.before) / name).read_bytes() for name in before} == before
+    log = open_log(done.before)
+    assert (log.store.origin, log.store.loss) == (ORIGIN, None)
+    log.store.close()
+
+
+def test_declaring_is_resumed(ruin: Ruin) -> None:
+    """A run that is cut short before the end changed nothing, one after it is completed by the next."""
+    home = ruin.path / "log"
+    (home / BUILD).mkdir()
+    (home / BUILD / "log.db").write_bytes(b"half of it")
+    done = ruin.declare(finish=False)
+    (home / "log.db").rename(home / "gone")  # the first rename of a swap, and then the power cut
+    Path(done.before).mkdir()
+    (home / "gone").rename(Path(done.before) / "log.db")
+    assert swap(str(home)) == done.before
+    ruin.open()
+    assert ruin.service.store.origin == SECOND
+    assert ruin.findings() == []
+    assert not (home / BUILD).exists()
+
+
+def test_loss_is_declared_twice(ruin: Ruin) -> None:
+    """The second declaration follows the first one: the proof shows both, and leaf 0 is the newest alone."""
+    ruin.allow(ruin.declare())
+    ruin.settle()
+    ruin.service.store.checkpoint_wal()
+    shutil.copy(ruin.path / "log" / "log.db", ruin.path / "backup.db")
+    mirrors = {name: ruin.copies(name) for name in NAMES}
+    ruin.write("later.txt", "later")
+    ruin.run()
+    ruin.restore()
+    for name, copies in mirrors.items():
+        ruin.put_back(name, copies)
+    done = ruin.declare()
+    assert done.origin == f"{ORIGIN}/3"
+    assert ruin.findings() == []
+    ruin.allow(done)
+    ruin.settle()
+    proof = ruin.prove("a.txt")
+    assert proof.loss is not None
+    assert len(proof.loss.declared) == 2
+    assert reasons(ruin.judge(proof, Memory(ruin.early.checkpoint))) == ["declared-loss"]
+    assert ruin.findings() == []
+
+
+# -- what the command refuses ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_declared_while_a_mirror_has_the_leaves(tmp_path: Path) -> None:
+    """[R] The command asks first, and names the node that has all of them."""
+    ruin = Ruin(tmp_path, lose=False)
+    with pytest.raises(Refused, match=r"http://ada.test has every leaf; run `recover --from http://ada.test`"):
+        ruin.declare()
+    assert not (tmp_path / "log" / BUILD).exists()
+    ruin.close()
+
+
+def test_nothing_is_declared_while_a_node_is_silent(ruin: Ruin) -> None:
+    """[R] A node that does not answer may have everything: only the operator passes it over, by its address."""
+    ruin.switches["bea"].is_up = False
+    with pytest.raises(Refused, match="http://bea.test did not answer"):
+        ruin.declare()
+    with pytest.raises(Refused, match="no node of this log"):
+        ruin.declare(without=("http://eve.test",))
+    assert ruin.declare(without=("http://bea.test/",)).origin == SECOND
+
+
+def test_nothing_is_declared_where_nothing_is_lost(tmp_path: Path) -> None:
+    """A log that has all that anybody has seen has lost nothing."""
+    town = Ruin(tmp_path, lose=False)
+    asyncio.run(recover_all(town))
+    with pytest.raises(Refused, match="nothing is lost: this store has size"):
+        town.declare()
+    town.close()
+
+
+async def recover_all(town: Ruin) -> None:
+    from audit.recovery import recover
+
+    await recover(town.service.directory, "http://ada.test", town.fetch, town.clock.now, town.said.append)
+
+
+def test_what_a_mirror_has_in_part_is_taken_first(tmp_path: Path) -> None:
+    """[R] Leaves that anybody holds survive: the mirror that has most of the rest gives it before the declaration."""
+    ruin = Ruin(tmp_path, lose=False)
+    part = {name: ruin.copies(name) for name in NAMES}
+    head = ruin.nodes[0].store.head(AUDITOR, ORIGIN)
+    assert head is not None
+    asyncio.run(recover_all(ruin))
+    ruin.write("a.txt", "four and more, never to be seen again")
+    ruin.run()
+    ruin.restore()
+    for name, copies in part.items():
+        ruin.put_back(name, copies)
+    done = ruin.declare()
+    assert done.kept == head.size
+    assert ruin.findings() == []
+    ruin.allow(done)
+    ruin.settle()
+    ruin.close()
+
+
+def test_note_is_the_newest_one_with_the_quorum(ruin: Ruin) -> None:
+    """[R] What one witness alone has cosigned is not the last cosigned note; all lines of that one are in the note."""
+    log = ruin.service.directory
+    shown = asyncio.run(ask(log, [], [], ruin.fetch, ruin.said.append))
+    tree = Checkpoint(ORIGIN, 99, bytes(32))
+    text = format_checkpoint(tree)
+    lines = sign_note(text, log.signer), cosign(text, ruin.nodes[0].witness, ruin.clock.now)
+    shown.trees.append((tree, Note(text, lines)))
+    lost = find_lost(log, shown)
+    assert (lost.tree.size, lost.seen) == (parse_proof_size(ruin.late), 99)
+    assert sum(f"{name}.example ".encode() in lost.note for name in NAMES) == len(NAMES)
+
+
+def test_fsck_compares_leaf_0_with_the_declaration(ruin: Ruin) -> None:
+    """A store whose declaration is not the one in its tree is found."""
+    ruin.declare()
+    with ruin.service.store.transaction() as conn:
+        one = parse_loss(ruin.service.store.loss or b"")[0]._replace(note=ruin.early.checkpoint)
+        conn.execute("UPDATE meta SET value = ? WHERE key = 'loss'", (format_loss([one]),))
+    ruin.reopen()
+    assert any("declares another loss" in line for line in ruin.findings())
+
+
+def parse_proof_size(proof: Proof) -> int:
+    from verifier.commands.verify import tree_size
+
+    return tree_size(proof.checkpoint)
+
+
+# -- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_loss_that_hides_what_a_client_has_seen(ruin: Ruin) -> None:
+    """[R] Who saw the lost step is told that it is gone; who saw less goes on."""
+    ruin.allow(ruin.declare())
+    ruin.settle()
+    proof = ruin.prove("a.txt")
+    seen = ruin.judge(proof, Memory(ruin.late.checkpoint, ruin.late))
+    assert (seen.verdict, reasons(seen)[-1]) == (Verdict.CHANGED, "pinned")
+    early = ruin.judge(proof, Memory(ruin.early.checkpoint, ruin.early))
+    assert reasons(early) == ["declared-loss"]
+    assert early.pins_checkpoint
+
+
+def test_client_with_the_old_policy_is_told_what_to_do(ruin: Ruin) -> None:
+    """[R] Nobody is moved silently: the old policy knows no such origin, and the finding says what to do."""
+    policies = [(ruin.path / "log" / name).read_bytes() for name in ("policy", "auditors")]
+    ruin.allow(ruin.declare())
+    ruin.settle()
+    keys = ruin.keys()
+    old = parse_policy(policies[0], WITNESSES), parse_policy(policies[1], AUDITORS)
+    trust = Trust(ruin.made.log_name, ruin.source.source_id, *old, keys.public, keys.blinding)
+    memory = Memory(ruin.early.checkpoint, ruin.early)
+    report = verify(ruin.prove("a.txt"), trust, Question(ruin.clock.now, None, "a.txt", None), memory)
+    assert reasons(report) == ["unknown-log"]
+    assert "verify --replace-policy" in report.findings[0].message
+    assert not report.pins_checkpoint
+
+
+def relogged(ruin: Ruin, harm: str) -> Declaration:
+    """Declares with a lie in the copy: leaves are kept back or swapped before they are logged again."""
+    import audit.losing as losing
+
+    honest = losing._leaves_of
+
+    def lying(log: object, size: int, start: int = 0) -> Iterator[bytes]:
+        leaves = list(honest(log, size, start))  # type: ignore[arg-type]
+        entries = [i for i, leaf in enumerate(leaves) if leaf[0] == 1]
+        if harm == "dropped":
+            last = [i for i, leaf in enumerate(leaves) if leaf[0] == 2][0]
+            return iter(leaves[: last + 1])
+        chain = leaves[entries[0]][1:33]
+        one, other = entries[0], next(i for i in entries if leaves[i][1:33] != chain and leaves[i][40] == 0)
+        leaves[one], leaves[other] = leaves[other], leaves[one]
+        return iter(leaves)
+
+    losing._leaves_of = lying  # type: ignore[assignment]
+    try:
+        return ruin.declare()
+    finally:
+        losing._leaves_of = honest
+
+
+def refusals(ruin: Ruin, node: Node) -> str:
+    """Why this node's auditor does not sign for the new origin."""
+    ruin.allow(Declaration("", "", ruin.service.directory.signer.verifier_key, None, 0, 0, ""), node)  # type: ignore[arg-type]
+
+    async def story() -> str:
+        target = ruin.service.publisher.outstanding()
+        assert target is not None
+        with pytest.raises(BadSuccession) as caught:
+            await node.auditor.audit(target.note, ruin.clock)
+        return str(caught.value)
+
+    return asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"), [("reordered", "is not leaf"), ("dropped", "drops leaves that were not lost")]
+)
+def test_surviving_leaves_reordered_or_dropped(ruin: Ruin, harm: str, why: str) -> None:
+    """[R] An auditor that holds leaves of the old origin wants every one of them, in its order."""
+    relogged(ruin, harm)
+    node = ruin.nodes[0]
+    assert why in refusals(ruin, node)
+    assert node.store.head(AUDITOR, SECOND) is None
+    assert any("declared loss" in row.detail for row in node.store.evidence(SECOND))
+
+
+def test_two_declarations_of_one_note(ruin: Ruin, tmp_path: Path) -> None:
+    """[R] A node replays one successor of an origin; another one is refused, and so is the old origin itself."""
+    old = ruin.service.directory
+    first = ruin.declare(finish=False)
+    shutil.copytree(tmp_path / "log", tmp_path / "aside")
+    shutil.rmtree(tmp_path / "log" / BUILD)
+    ruin.open()
+    note = ruin.late.checkpoint
+    ruin.declare(f"{ORIGIN}/other")
+    ruin.allow(ruin_declaration(ruin))
+    ruin.settle()
+    node = ruin.nodes[0]
+    assert node.store.successor(ORIGIN) == f"{ORIGIN}/other"
+    ruin.service.store.close()
+    shutil.rmtree(tmp_path / "log")
+    shutil.move(tmp_path / "aside", tmp_path / "log")
+    swap(str(tmp_path / "log"))
+    ruin.open()
+    assert ruin.service.store.origin == first.origin
+    assert "goes on as log.example/files/other already" in refusals(ruin, node)
+    assert old.store.origin == ORIGIN
+    with pytest.raises(Ended, match="goes on as"):
+        node.store.advance(WITNESS, ORIGIN, None, ruin.clock.now, None)  # type: ignore[arg-type]
+    with pytest.raises(Ended):
+        asyncio.run(node.auditor.audit(note, ruin.clock))
+
+
+def ruin_declaration(ruin: Ruin) -> Declaration:
+    """What `declare` gave for the log as it is open now."""
+    return Declaration("", "", ruin.service.directory.signer.verifier_key, None, 0, 0, "")  # type: ignore[arg-type]
+
+
+def with_loss(ruin: Ruin, **change: object) -> None:
+    """The log serves, and its store has, another declaration."""
+    one = parse_loss(ruin.service.store.loss or b"")[0]._replace(**change)  # type: ignore[arg-type]
+    ruin.service.store.loss = format_loss([one])
+
+
+def test_note_of_another_log(ruin: Ruin) -> None:
+    """[R] Auditors want the note that leaf 0 names, and one that a key of the old origin signed."""
+    ruin.declare()
+    node = ruin.nodes[0]
+    with_loss(ruin, note=ruin.early.checkpoint)
+    assert "names another note" in refusals(ruin, node)
+
+
+def test_note_that_the_old_key_did_not_hand_on(ruin: Ruin) -> None:
+    """[R] The old origin's key has to say under which origin and key the log goes on."""
+    ruin.declare()
+    one: Declared = parse_loss(ruin.service.store.loss or b"")[0]
+    eve = SignerKey(SECOND, SIGNATURE, bytes(range(32)))
+    with_loss(ruin, signature=eve.sign(loss_message(SECOND, one.key, one.note)))
+    assert "hands on" in refusals(ruin, ruin.nodes[0])
+    key = eve.verifier_key.public_key
+    with_loss(ruin, key=key, signature=eve.sign(loss_message(SECOND, key, one.note)))
+    assert "was not told of" in refusals(ruin, ruin.nodes[0])
+
+
+def test_note_older_than_what_a_node_cosigned(ruin: Ruin) -> None:
+    """[R] A declaration over an older note is none for a node that has cosigned a newer tree."""
+    import audit.losing as losing
+
+    honest = losing.find_lost
+    size = parse_proof_size(ruin.early)
+
+    def lying(log: object, shown: object) -> losing.Lost:
+        lost = honest(log, shown)  # type: ignore[arg-type]
+        tree = lost.tree._replace(size=size)
+        return lost._replace(note=ruin.early.checkpoint, tree=tree)
+
+    globals()["find_lost"] = lying
+    try:
+        ruin.declare()
+    finally:
+        globals()["find_lost"] = honest
+    assert "was cosigned here" in refusals(ruin, ruin.nodes[0])
+
+
+def test_before_directory_is_never_overwritten(ruin: Ruin) -> None:
+    """What stands where the old log is to be kept stops the command before anything is done."""
+    (ruin.path / "log" / f"{BEFORE}1").mkdir()
+    with pytest.raises(Refused, match="is in the way"):
+        ruin.declare()
+    with pytest.raises(Refused, match="one that this log has had"):
+        ruin.declare(ORIGIN)
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+class LocalFetch:
+    """Stands for HttpFetch: asks the nodes of the town."""
+
+    def __init__(self, ruin: Ruin) -> None:
+        self._ruin = ruin
+
+    async def __call__(self, url: str, limit: int) -> bytes:
+        return await self._ruin.fetch(url, limit)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def command(ruin: Ruin, monkeypatch: pytest.MonkeyPatch, *words: str, typed: str | None = None) -> int:
+    """`nextcloud-audit recover` on the stopped log, with somebody at the keyboard or nobody."""
+
+    def answer() -> str:
+        if typed is None:
+            raise EOFError
+        return typed
+
+    monkeypatch.setattr("audit.commands.recover.HttpFetch", lambda: LocalFetch(ruin))
+    monkeypatch.setattr("builtins.input", answer)
+    ruin.service.store.close()
+    try:
+        return main(["recover", "--data", str(ruin.path / "log"), *words])
+    finally:
+        ruin.open()
+
+
+def test_loss_is_declared_by_the_typed_origin_alone(
+    ruin: Ruin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it means is said first; a yes is the new origin, typed, or --yes in a script; else nothing has happened."""
+    assert command(ruin, monkeypatch, "--declare-loss") == 4
+    assert command(ruin, monkeypatch, "--declare-loss", typed="yes") == 4
+    said = capsys.readouterr().err
+    assert "never signs again" in said
+    assert "not confirmed" in said
+    assert (ruin.service.store.origin, (ruin.path / "log" / BUILD).exists()) == (ORIGIN, False)
+    assert command(ruin, monkeypatch, "--declare-loss", "--origin", "new.example/log", typed="new.example/log") == 0
+    assert f"node allow --data DIR {format_vkey(ruin.service.directory.signer.verifier_key)}" in capsys.readouterr().out
+    assert ruin.service.store.origin == "new.example/log"
+
+
+@pytest.mark.parametrize("words", [(), ("--yes",), ("--origin", "x"), ("--without", "http://a"), ("--from", "ftp://a")])
+def test_recover_wants_one_way_out(words: tuple[str, ...]) -> None:
+    """`--from` or `--declare-loss`, and what belongs to the one is refused with the other."""
+    assert main(["recover", "--data", "nowhere", *words]) == 4
