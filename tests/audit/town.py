@@ -27,7 +27,7 @@ from verifier.request import Enrolment, enrolment_message
 ORIGIN = "log.example/files"
 LOG_URL = "http://log.test"
 NAMES = ("ada", "bea", "cem", "dov")
-PATIENCE_S = 20
+PATIENCE_S = 60
 QUICK = Pace(publish_after_s=0, scan_every_s=3600, tick_s=0.05)
 
 
