@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit import node as node_module
+from audit import witness_store
 from audit.errors import Conflict, Fatal, TryLater
 from audit.node import Node, create_node, open_node
 from audit.witness import (
@@ -23,7 +26,7 @@ from audit.witness_store import MAX_EVIDENCE, WITNESS
 from tests.fakes import NOW, FakeLog, Faults, digest
 from verifier.checkpoint import open_checkpoint
 from verifier.errors import Malformed, Usage
-from verifier.note import Note, SignerKey, cosign, format_note, parse_note, parse_vkey, verify_cosignature
+from verifier.note import Note, Signature, SignerKey, cosign, format_note, parse_note, parse_vkey, verify_cosignature
 
 EMPTY_ROOT = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
 
@@ -101,6 +104,50 @@ def test_witness_tells_the_size_it_knows(node: Node, log: FakeLog) -> None:
     head = node.store.head(WITNESS, log.origin)
     assert head is not None
     assert head.size == 5
+
+
+def test_witness_decides_and_writes_in_one_transaction(
+    node: Node, tmp_path: Path, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[R] A request that was found consistent cannot be overtaken: nobody else writes until its size is on disk."""
+    monkeypatch.setattr(witness_store, "BUSY_TIMEOUT_MS", 0)
+    other = open_node(tmp_path / "n", log.fetch)
+    found_consistent, overtaken = node_module.decide, list[Exception]()
+
+    def slowly(*args: Any) -> Any:
+        decision = found_consistent(*args)
+        if not overtaken:
+            with pytest.raises(TryLater) as late:
+                ask(other, log, 0, 8)
+            overtaken.append(late.value)
+        return decision
+
+    monkeypatch.setattr(node_module, "decide", slowly)
+    assert ask(node, log, 0, 5)
+    assert len(overtaken) == 1
+    with pytest.raises(Conflict) as stale:
+        ask(other, log, 0, 8)
+    assert stale.value.known_size == 5
+    other.close()
+
+
+def test_witness_remembers_a_log_that_is_allowed_again(node: Node, log: FakeLog) -> None:
+    """[R] A log is never forgotten: naming it once more, with another address too, starts nothing anew."""
+    ask(node, log, 0, 5)
+    node.allow_log(log.vkey, "https://elsewhere.example")
+    other = FakeLog(log.origin).grow(9, chains=3)
+    with pytest.raises(Conflict) as conflict:
+        node.add_checkpoint(format_request(0, (), other.checkpoint()), NOW)
+    assert conflict.value.known_size == 5
+
+
+def test_request_has_room_for_large_signatures(node: Node, log: FakeLog) -> None:
+    """Sixteen lines of post-quantum keys, 52 KiB in all, that nobody here knows, are no reason to refuse."""
+    note = parse_note(log.checkpoint(5))
+    lines = [Signature(f"w{n}.example", bytes([n]) * 4, bytes(8 + 2420)) for n in range(16)]
+    body = format_request(0, (), format_note(note._replace(signatures=(*lines, *note.signatures))))
+    assert len(body) > 16 * 3_200
+    assert node.add_checkpoint(body, NOW)
 
 
 def test_witness_refuses_a_wrong_proof(node: Node, log: FakeLog) -> None:

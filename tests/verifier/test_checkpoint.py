@@ -105,6 +105,19 @@ def test_key_of_another_name_needs_the_origin() -> None:
         open_checkpoint(SUMDB_NOTE, origin=SUMDB_ORIGIN)
 
 
+def test_example_line_of_the_specification_is_of_another_log() -> None:
+    """The line that C2SP prints under `behind-the-sofa` is the sum database's, over its own name: it never verifies."""
+    tree = "20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\u2014 {} "
+    tree += "Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
+    printed = "example.com/behind-the-sofa\n" + tree.format("example.com/behind-the-sofa")
+    real = f"{SUMDB_ORIGIN}\n" + tree.format(SUMDB_KEY.name)
+    assert open_checkpoint(real.encode(), SUMDB_KEY, origin=SUMDB_ORIGIN)[1].size == 20852163
+    key = make_key("example.com/behind-the-sofa", SIGNATURE, SUMDB_KEY.public_key)
+    for claimed in (key, key._replace(key_id=SUMDB_KEY.key_id)):
+        with pytest.raises(NotProven):
+            open_checkpoint(printed.encode(), claimed)
+
+
 def test_checkpoint_needs_a_signature_of_its_log() -> None:
     """Another log's valid signature does not open a checkpoint, nor does none, and one that fails refuses it."""
     other = SignerKey("other.example", SIGNATURE, b"\3" * 32)
