@@ -17,7 +17,7 @@ import time
 from argparse import ArgumentParser
 from typing import NamedTuple
 
-from bench import federating, hashing, nextcloud, proving, recording, serving, starting, verifying
+from bench import catching_up, federating, hashing, nextcloud, proving, recording, serving, starting, verifying
 from bench.dataset import Data, build
 from bench.environment import Environment
 from bench.measure import Row
@@ -27,7 +27,18 @@ from bench.table import format_table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RESULTS = os.path.join(ROOT, "bench", "results.json")
-GROUPS = ("proving", "verifying", "scaling", "serving", "starting", "hashing", "federating", "nextcloud", "recording")
+GROUPS = (
+    "proving",
+    "verifying",
+    "scaling",
+    "serving",
+    "starting",
+    "hashing",
+    "federating",
+    "nextcloud",
+    "samehost",
+    "recording",
+)
 
 
 class Plan(NamedTuple):
@@ -43,10 +54,12 @@ class Plan(NamedTuple):
     large: int
     large_rounds: int
     folder: int
+    mixed: int
+    tiny: int
 
 
-FULL = Plan(100_000, 10_000, 31, 200, 1_000, 41, 20_000, 2**30, 7, 2_000)
-QUICK = Plan(2_000, 1_000, 9, 100, 100, 11, 2_000, 2**27, 3, 400)
+FULL = Plan(100_000, 10_000, 31, 200, 1_000, 41, 20_000, 2**30, 7, 2_000, 1_000, 1_000_000)
+QUICK = Plan(2_000, 1_000, 9, 100, 100, 11, 2_000, 2**27, 3, 400, 200, 100_000)
 SMALL_FILES, SMALL_PER_TREE = 1_000, 1_000
 FOLDER_FILE = 256 * 1024  # bytes
 
@@ -56,7 +69,7 @@ def measure(plan: Plan, groups: tuple[str, ...], temporary: str) -> list[Row]:
     environment = Environment(ROOT, temporary)
     if {"proving", "starting"} & set(groups):
         environment.make()
-    needs_log = set(groups) - {"hashing", "nextcloud"}
+    needs_log = set(groups) - {"hashing", "nextcloud", "samehost"}
     what = f"recording and publishing {plan.files * 10:,} entries"
     big = build(os.path.join(temporary, "big"), plan.files, 1_000, plan.per_tree, what) if needs_log else None
     found: list[Row] = []
@@ -74,7 +87,9 @@ def _measure_group(group: str, plan: Plan, temporary: str, environment: Environm
     if group == "hashing":
         return hashing.rows(temporary, plan.large_rounds, plan.large, plan.folder, FOLDER_FILE)
     if group == "nextcloud":
-        return nextcloud.rows(temporary, plan.large_rounds, plan.folder // 40)
+        return nextcloud.rows(temporary, plan.large_rounds, plan.folder // 10, plan.calls // 2)
+    if group == "samehost":
+        return catching_up.rows(temporary, plan.large_rounds, plan.mixed, plan.tiny)
     assert big is not None
     match group:
         case "proving":

@@ -68,7 +68,7 @@ def _write(path: str, number: int, size: int) -> int:
         file.write(data)
         for start in range(len(data), size, len(BLOCK)):
             file.write(BLOCK[: size - start])
-        return int(os.fstat(file.fileno()).st_mtime)
+        return os.fstat(file.fileno()).st_mtime_ns // 1_000_000_000
 
 
 def new_log(directory: str) -> Directory:

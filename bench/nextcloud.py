@@ -1,78 +1,147 @@
-"""Reading a Nextcloud over WebDAV: AT_ONCE requests at a time against one, the same client, files and answers.
+"""Rows on a Nextcloud over WebDAV: the backfill, what an upload suffers by it, and events.
 
-Of each file: where it is, its bytes, its versions and the bytes of those. The server is the one that NEXTCLOUD_URL
-names (with NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD; a throw-away user is made on it), else the tests' fake
-over loopback, which takes 20 ms for each request, as a real one does with an app password.
+The server is the one that NEXTCLOUD_URL names (with NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD; a throw-away
+user is made on it), else the tests' fake over loopback, a process of its own that takes 20 ms for each request, as a
+real one does with an app password.
+
+Backfill: one scan into a new log, against the same client that makes one request at a time for each file: its metadata,
+its bytes, its version list, its versions. Uploads: another process, with and without a backfill beside it. Events: a
+`serve` that is told of each upload as webhook_listeners would do it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
 import time
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from itertools import count
+from statistics import median
+from typing import NamedTuple
 
-from audit.nextcloud.client import AT_ONCE, DavSession, Server, make_client
+from audit.nextcloud.client import AT_ONCE, Account, Config, DavSession, Secret, Server, make_client, open_sessions
+from audit.nextcloud.inbox import read_hook_secret
+from audit.nextcloud.limits import Budget, Limits
+from audit.nextcloud.source import add_nextcloud
 from audit.nextcloud.values import Reading
-from bench.measure import MS, Row, at_least, explained
+from audit.recorder import Recorder
+from audit.scanning import Job
+from bench.environment import PEERS
+from bench.homes import new_log
+from bench.measure import MS, Row, at_least, at_most, below, explained
 from bench.progress import say
-from bench.serving import python_server
+from bench.serving import Connection, python_server, server
 from tests.nextcloud.clouds import Cloud, Hand, real_cloud, throw_away_user
 from tests.nextcloud.fake import ADMIN, ADMIN_PASSWORD
 
-NAME = f"a file with 3 versions over WebDAV, {AT_ONCE} requests at a time"
 T0 = 1_700_000_000
 VERSIONS = 3
-GOAL = 2
+BACKFILL = f"WebDAV backfill, a file with {VERSIONS} versions"
+UPLOAD = "upload by a user while a backfill runs, p50"
+EVENT, ACKNOWLEDGED = "event delivered until its entry is pending, p50", "webhook acknowledged, p50"
+ON_REAL = "a real one on this machine shares its processors with the client, and each request needs one"
 
 
-def rows(temporary: str, rounds: int, files: int) -> list[Row]:
-    """One row: how much faster, per file."""
-    with ExitStack() as stack:
-        cloud, what = real_cloud(), "one at a time, a real Nextcloud"
+class User(NamedTuple):
+    """A throw-away user, and a source that is their account."""
+
+    cloud: Cloud
+    hand: Hand
+    session: DavSession
+
+    @property
+    def config(self) -> Config:
+        account = Account(self.session.user, Secret(self.hand.password))
+        return Config(self.cloud.url, (account,), None)
+
+
+def rows(temporary: str, rounds: int, files: int, uploads: int) -> list[Row]:
+    """All of them, on the real one or on the fake."""
+    return asyncio.run(measure(temporary, rounds, files, uploads))
+
+
+async def measure(temporary: str, rounds: int, files: int, uploads: int) -> list[Row]:
+    async with AsyncExitStack() as stack:
+        cloud, what = real_cloud(), "a real Nextcloud"
         is_fake = cloud is None
         if cloud is None:
             _, port = stack.enter_context(python_server("fake_nextcloud.py", temporary))
-            cloud = Cloud(f"http://127.0.0.1:{port}", ADMIN, ADMIN_PASSWORD, None)
-            what = "one at a time, the fake with 20 ms each"
-        times = asyncio.run(measure(cloud, rounds, files))
-    row = at_least(NAME, times["many"], times["one"], GOAL, MS, what)
-    on_real = "a real one on this machine shares its processors with the client, and each request needs one"
-    return [row if is_fake else explained(row, on_real)]
-
-
-async def measure(cloud: Cloud, rounds: int, files: int) -> dict[str, list[float]]:
-    """Seconds per file of each round, both ways in turn."""
-    times: dict[str, list[float]] = {"one": [], "many": []}
-    async with AsyncExitStack() as stack:
+            cloud, what = Cloud(f"http://127.0.0.1:{port}", ADMIN, ADMIN_PASSWORD, None), "the fake with 20 ms each"
         hand, session = await stack.enter_async_context(throw_away_user(cloud))
-        await fill(hand, files)
-        ways = {}
-        for name, at_once in (("one", 1), ("many", AT_ONCE)):
-            client = await stack.enter_async_context(make_client(at_once=at_once))
-            ways[name] = DavSession(Server(cloud.url, client, at_once), session.user, session._headers)
-        answers = [await read_all(way) for way in ways.values()]
-        assert answers[0] == answers[1]
-        assert len(answers[0]) == files * VERSIONS
+        user = User(cloud, hand, session)
+        for number in range(files):
+            for version in range(VERSIONS):
+                await hand.put(f"{number}.txt", b"x" * (1_000 + version), T0 + version)
+        times = await backfill(user, temporary, rounds, files)
+        found = [at_least(BACKFILL, times["ours"], times["one"], 2, MS, f"one request at a time, {what}")]
+        suffered = await upload(user, temporary, rounds, files, uploads)
+        found.append(at_most(UPLOAD, suffered["beside"], suffered["alone"], 1.15, MS, f"without, {what}"))
+        with serving_log(user, os.path.join(temporary, "events")) as (port, directory):
+            latency, acknowledged, status = await events(user, port, directory, uploads)
+        found.append(below(EVENT, latency * 1e3, MS, 1_000))
+        load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+        why = f"GET /status, which writes nothing, took {status * 1e3:.2f} ms in the same rounds, at {load}"
+        found.append(explained(below(ACKNOWLEDGED, acknowledged * 1e3, MS, 3), why))
+    return found if is_fake else [explained(row, ON_REAL) for row in found]
+
+
+# -- backfill -------------------------------------------------------------------------------------------------------
+
+
+async def backfill(user: User, temporary: str, rounds: int, files: int) -> dict[str, list[float]]:
+    """Seconds per file of each round, both ways in turn."""
+    times: dict[str, list[float]] = {"one": [], "ours": []}
+    async with make_client(at_once=1) as client:
+        one = DavSession(Server(user.cloud.url, client, 1), user.session.user, user.session._headers)
+        scan = scanning(user, os.path.join(temporary, "backfill"), files)
         for turn in range(rounds):
-            for name in sorted(ways, reverse=turn % 2 == 0):
+            for name in sorted(times, reverse=turn % 2 == 0):
                 start = time.perf_counter()
-                await read_all(ways[name])
-                times[name].append((time.perf_counter() - start) / files)
-    say(f"  {files} files, {rounds} rounds")
+                if name == "one":
+                    assert len(await read_all(one)) == files * VERSIONS
+                    taken = time.perf_counter() - start
+                else:
+                    taken = await asyncio.to_thread(scan)
+                times[name].append(taken / files)
+    say(f"  backfill: {files} files, {rounds} rounds, {AT_ONCE} requests at a time")
     return times
 
 
-async def fill(hand: Hand, files: int) -> None:
-    for number in range(files):
-        for version in range(VERSIONS):
-            await hand.put(f"{number}.txt", b"x" * (1_000 + version), T0 + version)
+def scanning(user: User, directory: str, files: int) -> Callable[[], float]:
+    """One scan into a new log: listed, read, concluded, recorded."""
+    number = count()
+
+    def scan() -> float:
+        log = new_log(os.path.join(directory, str(next(number))))
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[object]:
+            async with open_sessions(user.config) as sessions:
+                yield sessions
+
+        source = add_nextcloud(log.store, f"nextcloud:{user.cloud.url}", opened)  # type: ignore[arg-type]
+        source = source._replace(limits=Limits(budget=Budget(hours=0)))
+        start = time.perf_counter()
+        summary = source.scan(Job(log.store, Recorder(log.store, time.time)))
+        taken = time.perf_counter() - start
+        assert summary.counts["adopted"] >= files, summary
+        log.store.close()
+        shutil.rmtree(log.path)
+        return taken
+
+    return scan
 
 
 async def read_all(session: DavSession) -> list[Reading | None]:
-    """Every content of every file, as many at a time as the session's server lets through."""
+    """Every content of every file, one after another."""
     nodes = (await session.list_folder(""))[1:]
-    found = await asyncio.gather(*(read_file(session, node.file_id, node.path) for node in nodes))
-    return [reading for readings in found for reading in readings]
+    return [reading for node in nodes for reading in await read_file(session, node.file_id, node.path)]
 
 
 async def read_file(session: DavSession, file_id: int, path: str) -> list[Reading | None]:
@@ -81,3 +150,95 @@ async def read_file(session: DavSession, file_id: int, path: str) -> list[Readin
     current = await session.read(path, node.etag)
     older = [version for version in await session.list_versions(file_id) if version.version_id != str(node.mtime)]
     return [*[await session.read_version(file_id, version.version_id) for version in older], current]
+
+
+# -- uploads --------------------------------------------------------------------------------------------------------
+
+
+async def upload(user: User, temporary: str, rounds: int, files: int, uploads: int) -> dict[str, list[float]]:
+    """The median upload of each round, of a process of its own; beside it one scan after another, or none."""
+    times: dict[str, list[float]] = {"alone": [], "beside": []}
+    scan = scanning(user, os.path.join(temporary, "upload"), files)
+    for _ in range(rounds):
+        times["alone"].append(await uploading(user, uploads))
+        ends = asyncio.create_task(uploading(user, uploads))
+        scans = 0
+        while not ends.done():
+            await asyncio.to_thread(scan)
+            scans += 1
+        times["beside"].append(await ends)
+    say(f"  uploads: {uploads} in each of {rounds} rounds")
+    return times
+
+
+async def uploading(user: User, uploads: int) -> float:
+    arguments = user.cloud.url, user.session.user, user.hand.password, str(uploads)
+    command = sys.executable, os.path.join(PEERS, "upload.py"), *arguments
+    root = os.path.dirname(os.path.dirname(PEERS))
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
+    )
+    out, _ = await process.communicate()
+    return float(out)
+
+
+# -- events ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving_log(user: User, directory: str) -> Iterator[tuple[int, str]]:
+    """The port and directory of a `serve` with this user's account, once its first scan has ended."""
+    log = new_log(directory)
+    log.store.close()
+    account = {"user": user.session.user, "password": user.hand.password}
+    config = {"url": user.cloud.url, "accounts": [account], "limits": {"again_hours": "0"}}
+    with open(os.open(os.path.join(directory, "nextcloud.json"), os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+        json.dump(config, file)
+    options = ["--listen", "127.0.0.1:0", "--scan-every", "1h", "--source", f"nextcloud:{user.cloud.url}"]
+    with ExitStack() as stack:
+        command = [sys.executable, "-m", "audit", "serve", "--data", directory, *options]
+        _, port = stack.enter_context(server(command))
+        conn = sqlite3.connect(f"file:{directory}/log.db?mode=ro", uri=True)
+        wait_until(lambda: conn.execute("SELECT min(scanned) FROM sources").fetchone()[0] is not None)
+        conn.close()
+        yield port, directory
+
+
+async def events(user: User, port: int, directory: str, uploads: int) -> tuple[float, float, float]:
+    """Seconds from the request to the entry, and to the answer, and of a request for the status; each the median."""
+    conn = sqlite3.connect(f"file:{directory}/log.db?mode=ro", uri=True)
+    secret, connection = read_hook_secret(directory).reveal(), Connection(port)
+    latency, acknowledged, status = [], [], []
+    for number in range(uploads):
+        await user.hand.put(f"event-{number}.txt", b"x" * 1_000)
+        node = await user.session.stat(f"event-{number}.txt")
+        assert node is not None
+        before = conn.execute("SELECT count(*) FROM entries").fetchone()[0]
+        request = hook(user.session.user, node.file_id, node.path, secret)
+        start = time.perf_counter()
+        connection.get(request)
+        acknowledged.append(time.perf_counter() - start)
+        wait_until(lambda before=before: conn.execute("SELECT count(*) FROM entries").fetchone()[0] > before)
+        latency.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        connection.get(b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        status.append(time.perf_counter() - start)
+    connection.close()
+    conn.close()
+    say(f"  events: {uploads}")
+    return median(latency), median(acknowledged), median(status)
+
+
+def hook(user: str, file_id: int, path: str, secret: str) -> bytes:
+    node = {"id": file_id, "path": f"/{user}/files/{path}"}
+    event = {"node": node, "class": "OCP\\Files\\Events\\Node\\NodeCreatedEvent"}
+    body = json.dumps({"event": event, "user": {"uid": user, "displayName": user}, "time": int(time.time())}).encode()
+    head = f"POST /hook HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {secret}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "nothing came of it"
+        time.sleep(0.001)

@@ -171,15 +171,21 @@ def check_same(data: Data, files: list[int], connections: dict[str, Connection])
 
 @contextmanager
 def python_server(script: str, *arguments: str) -> Iterator[tuple[int, int]]:
+    """The process id and port of one of our scripts that is a server."""
+    with server([sys.executable, os.path.join(PEERS, script), *arguments]) as found:
+        yield found
+
+
+@contextmanager
+def server(command: list[str]) -> Iterator[tuple[int, int]]:
     """The process id and port of a server that says where it listens."""
-    command = [sys.executable, os.path.join(PEERS, script), *arguments]
     root = os.path.dirname(os.path.dirname(PEERS))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         if "http://" not in line:
-            raise AssertionError(f"{script} did not start: {line}")
+            raise AssertionError(f"{command[1:3]} did not start: {line}")
         yield process.pid, int(line.rsplit(":", 1)[1])
     finally:
         end(process)
