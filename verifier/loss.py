@@ -11,7 +11,7 @@ signature; and two declarations over one origin, signed by one key, convict it.
 In a proof the same list stands under `loss`, with the inclusion of leaf 0. As a file it is what the log serves under
 /loss, for those who replay it.
 
-Not checked here: the note's quorum (`verifier.verify`), and that all leaves which survived are there (auditors).
+Not checked here: that all leaves which survived are there (auditors).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from verifier.errors import BadSignature, Malformed, NotProven
 from verifier.leaf import LossLeaf, encode_leaf
 from verifier.merkle import leaf_hash, verify_inclusion
 from verifier.note import Note, VerifierKey, find_signature
+from verifier.policy import Policy, verify_quorum
 from verifier.proof import Declared, Loss, format_declared, members, parse_declared, parse_object
 
 FORMAT = "nextcloud-audit/loss/1-draft"
@@ -75,6 +76,19 @@ def open_declared(one: Declared, origin: str, old_keys: Sequence[VerifierKey]) -
     if not any(_has_signed(key, one.signature, message) for key in signers):
         raise NotProven("loss-note", f"no key that signed the note of {checkpoint.origin!r} hands on to {origin!r}")
     return note, checkpoint
+
+
+def open_lost(
+    loss: Loss, first_origin: str, tree: Checkpoint, witnesses: Policy, not_after: int
+) -> list[tuple[Note, Checkpoint]]:
+    """[R] The notes of all origins before this tree's, the newest first, each with its quorum of witnesses."""
+    lost = open_chain(loss, first_origin, tree, witnesses.log_keys)
+    for note, old in lost:
+        try:
+            verify_quorum(witnesses, note, not_after)
+        except NotProven as error:
+            raise NotProven("loss-note", f"the last note of {old.origin!r}: {error}") from None
+    return lost
 
 
 def _has_signed(key: VerifierKey, signature: bytes, message: bytes) -> bool:

@@ -41,15 +41,14 @@ from verifier.chain import (
     unsigned_close,
 )
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
-from verifier.encoding import HASH_SIZE
 from verifier.entry import Closed, Content, Operation, Part, Seen, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
-from verifier.map import map_value, verify_absence, verify_presence
+from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import Note, find_signature, verify_cosignature
 from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
-from verifier.proof import Bracket, Line, Proof, Replaced
+from verifier.proof import Bracket, Line, Proof
 from verifier.verdict import Finding, Memory, Question, Report, Times, Trust, Verdict
 from verifier.words import when
 
@@ -219,7 +218,7 @@ def check_checkpoint(run: Run) -> None:
         raise
     if checkpoint.size == 0:
         raise NotProven("empty-tree", "the checkpoint is of an empty tree")
-    run.lost = _open_lost(run, checkpoint)
+    run.lost = _lost(run, checkpoint)
     run.checkpoint = checkpoint
     _compare_with_seen(run, checkpoint, run.proof.checkpoint)
 
@@ -399,7 +398,10 @@ def check_seal_tree(run: Run) -> None:
 
 
 def check_identity(run: Run) -> None:
-    """Step 13. [R] The file asked for, by path and file id, and it is neither deleted nor closed."""
+    """Step 13. [R] The file asked for, by path and file id, and it is neither deleted nor closed.
+
+    [R] Another file id under a path that this client knows: the old file has left that path and has not come back.
+    """
     chain, question = run.history, run.question
     if chain.status == "deleted":
         raise NotProven("deleted", f"the file was deleted at step {_last_of(chain, Operation.DELETED)}")
@@ -411,8 +413,13 @@ def check_identity(run: Run) -> None:
         raise NotProven("path-erased", f"the path is not shown: ask by file id {run.proof.file_id}")
     if chain.path != question.path:
         raise NotProven("other-path", f"the file is at {chain.path!r}, want {question.path!r}")
-    if run.memory.path_file_id not in (None, run.proof.file_id):
-        _check_replaced(run, run.memory.path_file_id, question.path)
+    known = run.memory.path_file_id
+    if known is not None and known != run.proof.file_id:
+        from verifier.replaced import check_replaced, not_shown
+
+        if run.trust.blinding is None:
+            raise not_shown(question.path, known, run.proof.file_id)
+        check_replaced(run.proof, run.trust.blinding, question.path, known, run.memory.path_generation)
 
 
 def check_bytes(run: Run) -> None:
@@ -544,22 +551,17 @@ def _refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
 
 
-def _open_lost(run: Run, tree: Checkpoint) -> list[tuple[Note, Checkpoint]]:
+def _lost(run: Run, tree: Checkpoint) -> list[tuple[Note, Checkpoint]]:
     """[R] Another origin than the first is this log's only by declared losses that lead back to it (SPEC 6.5)."""
     loss = run.proof.loss
     if (tree.origin == run.origin) != (loss is None):
         raise NotProven("unknown-log", f"checkpoint origin: got {tree.origin!r}, which is not shown to be this log's")
     if loss is None:
         return []
-    from verifier.loss import open_chain
+    from verifier.loss import open_lost
 
-    lost = open_chain(loss, run.origin, tree, run.log_keys)
-    for note, old in lost:
-        try:
-            _quorum(run, run.trust.witnesses, note)
-        except NotProven as error:
-            raise NotProven("loss-note", f"the last note of {old.origin!r}: {error}") from None
-    return lost
+    not_after = run.question.now + FUTURE_BOUND_S
+    return open_lost(loss, run.origin, tree, run.trust.witnesses, not_after)
 
 
 def _continue_lost(run: Run, seen: Checkpoint) -> None:
@@ -642,50 +644,6 @@ def _compare_heads(run: Run, stored: Proof) -> None:
             raise Changed("pinned", f"step {seq} is not the one that was seen before", seq)
     if chain.seq < stored.map.seq and run.continues:
         raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
-
-
-def _check_replaced(run: Run, file_id: int | None, path: str) -> None:
-    """[R] Another file id for a known path: by the same map, the old file left that path and has not come back."""
-    replaced = next((replaced for replaced in run.proof.replaced if replaced.file_id == file_id), None)
-    if replaced is None or run.trust.blinding is None:
-        message = (
-            f"{path!r} was file {file_id} before, now {run.proof.file_id}, and nothing shows that the old one left"
-        )
-        raise NotProven("other-file-id", message)
-    if replaced.generation != run.memory.path_generation:
-        message = f"generation {run.memory.path_generation} of file {file_id} was seen, {replaced.generation} is shown"
-        raise NotProven("other-file-id", f"{message}: verify that file first")
-    steps = [_open(line) for line in replaced.steps]
-    if not steps or not _frees(steps, path):
-        raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")
-    source, generation = run.proof.source, replaced.generation
-    chain_id = owner_keys.chain_id(run.trust.blinding, source, replaced.file_id, generation)
-    head = replaced.before
-    for seq, step in enumerate(steps, steps[0].entry.seq):
-        if step.entry.seq != seq:
-            raise NotProven("other-file-id", f"step {seq} of file {file_id} is not shown")
-        head = link(head, chain_id, seq, step.hash)
-    value = map_value(steps[-1].entry.seq, head, replaced.leaf_index)
-    verify_presence(chain_id, value, replaced.siblings, run.proof.map.root)
-    if steps[-1].entry.operation is Operation.CLOSED:
-        _check_no_next(run, owner_keys.chain_id(run.trust.blinding, source, replaced.file_id, generation + 1), replaced)
-
-
-def _frees(steps: list[Step], path: str) -> bool:
-    """Whether the file is away from the path after the first of these steps, and no later one brings it back."""
-    gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
-    left = gone or steps[0].path not in (None, MISSING, path)
-    back = [step for step in steps if step.path in (MISSING, path) and step.entry.operation is not Operation.CLOSED]
-    gaps = [step for step in steps if step.entry.operation is Operation.GAP]
-    return left and not back and not gaps
-
-
-def _check_no_next(run: Run, chain_id: bytes, replaced: Replaced) -> None:
-    if replaced.next is None:
-        raise NotProven("other-file-id", f"nothing shows that file {replaced.file_id} was not continued")
-    other = replaced.next.other
-    terminal = None if other is None else (other[:HASH_SIZE], other[HASH_SIZE:])
-    verify_absence(chain_id, terminal, replaced.next.siblings, run.proof.map.root)
 
 
 def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint, Cosigned] | None:

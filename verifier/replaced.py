@@ -1,0 +1,69 @@
+"""Another file under a known path: shown is that the file which was there before has left it (SPEC 9, step 13).
+
+    report.odt was file 3, and is file 9 now       an office program writes a new file and renames it over the old one
+
+    replaced   the steps of file 3 since it was away from report.odt, linked from `before` to a head that the very map
+               of this proof holds. The first one deletes, closes or moves it; none brings it back, hides its path, or
+               admits that steps are missing. After a `closed`, the map has no next generation of that file.
+
+So a server cannot serve a second chain for a path and keep the first one to show to others. This is loaded only where
+a client meets another file id than the one it knows.
+"""
+
+from __future__ import annotations
+
+from verifier.chain import MISSING, Step, link, open_step
+from verifier.encoding import HASH_SIZE
+from verifier.entry import Operation
+from verifier.errors import NotProven
+from verifier.keys import chain_id
+from verifier.map import map_value, verify_absence, verify_presence
+from verifier.proof import Proof, Replaced
+
+
+def check_replaced(proof: Proof, blinding: bytes, path: str, file_id: int, generation: int) -> Replaced:
+    """What shows that this file, seen under this path in that generation, left it; else NotProven."""
+    replaced = next((replaced for replaced in proof.replaced if replaced.file_id == file_id), None)
+    if replaced is None:
+        raise not_shown(path, file_id, proof.file_id)
+    if replaced.generation != generation:
+        message = f"generation {generation} of file {file_id} was seen, {replaced.generation} is shown"
+        raise NotProven("other-file-id", f"{message}: verify that file first")
+    steps = [open_step(line.entry, line[1:]) for line in replaced.steps]
+    if not steps or not _frees(steps, path):
+        raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")
+    chain = chain_id(blinding, proof.source, file_id, generation)
+    head = replaced.before
+    for seq, step in enumerate(steps, steps[0].entry.seq):
+        if step.entry.seq != seq:
+            raise NotProven("other-file-id", f"step {seq} of file {file_id} is not shown")
+        head = link(head, chain, seq, step.hash)
+    value = map_value(steps[-1].entry.seq, head, replaced.leaf_index)
+    verify_presence(chain, value, replaced.siblings, proof.map.root)
+    if steps[-1].entry.operation is Operation.CLOSED:
+        _check_no_next(proof, chain_id(blinding, proof.source, file_id, generation + 1), replaced)
+    return replaced
+
+
+def not_shown(path: str, old: int, new: int) -> NotProven:
+    """Nothing at all speaks of the old file."""
+    return NotProven(
+        "other-file-id", f"{path!r} was file {old} before, now {new}, and nothing shows that the old one left"
+    )
+
+
+def _frees(steps: list[Step], path: str) -> bool:
+    """Whether the file is away from the path after the first of these steps, and no later one brings it back."""
+    gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
+    left = gone or steps[0].path not in (None, MISSING, path)
+    back = [step for step in steps if step.path in (MISSING, path) and step.entry.operation is not Operation.CLOSED]
+    gaps = [step for step in steps if step.entry.operation is Operation.GAP]
+    return left and not back and not gaps
+
+
+def _check_no_next(proof: Proof, chain: bytes, replaced: Replaced) -> None:
+    if replaced.next is None:
+        raise NotProven("other-file-id", f"nothing shows that file {replaced.file_id} was not continued")
+    other = replaced.next.other
+    terminal = None if other is None else (other[:HASH_SIZE], other[HASH_SIZE:])
+    verify_absence(chain, terminal, replaced.next.siblings, proof.map.root)
