@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.applications import Starlette
 
 from audit.node import Node, create_app, server_config
 from tests.fakes import FakeClock
@@ -20,6 +21,19 @@ def running(node: Node, clock: Callable[[], int] | None = None) -> Iterator[int]
     """The node on a free port of 127.0.0.1. Whoever made it closes it."""
     config = server_config(create_app(node, clock or FakeClock()))
     config.lifespan = "off"
+    with _served(config) as port:
+        yield port
+
+
+@contextmanager
+def on_loopback(app: Starlette) -> Iterator[str]:
+    """The address of an application on a free port of 127.0.0.1."""
+    with _served(uvicorn.Config(app, log_level="error", lifespan="off")) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _served(config: uvicorn.Config) -> Iterator[int]:
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
