@@ -344,7 +344,7 @@ def test_history_rewritten_throughout_is_found_in_the_tree(log: LogSetup) -> Non
 
 def test_findings_are_bounded(log: LogSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that is wrong everywhere is said to be so in a report of bounded size."""
-    monkeypatch.setattr(fsck, "MAX_FINDINGS", 7)
+    monkeypatch.setattr(fsck.findings, "MAX_FINDINGS", 7)
     damage(log, "UPDATE chains SET status = 'deleted'")
     log.open()
     report = check(log)
