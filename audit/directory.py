@@ -51,6 +51,7 @@ from verifier.policy import (
 
 KEY_FILE, POLICY_FILE, AUDITORS_FILE, LOCK_FILE = "log.key", "policy", "auditors", "lock"
 NEXT_KEY_FILE, OLD_KEY_FILE = "log-next.key", "log-old.key"
+DECLARED = os.path.join("declaring", "ready")  # there is a new log beside this one, which has not taken its place yet
 POLICY_MODE = 0o644
 TOKEN_SIZE = 16  # bytes of chance in a token: nobody guesses 128 bits over HTTP
 DEFAULT_USER = "owner"
@@ -110,6 +111,8 @@ def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, 
 
 def open_log(directory: str) -> Directory:
     """The log that `create_log` made, whose key, store and policies speak of the same log."""
+    if os.path.exists(os.path.join(directory, DECLARED)):  # what is recorded now would not be in the new log
+        raise Refused(f"{directory}: a loss was declared, and not to the end: run `recover --declare-loss` again")
     signer = read_key(os.path.join(directory, KEY_FILE))
     key = signer.verifier_key
     witnesses = _read_policy(directory, POLICY_FILE, WITNESSES)

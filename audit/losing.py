@@ -26,7 +26,16 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from audit.chains import FOLDER_SPEC
-from audit.directory import AUDITORS_FILE, KEY_FILE, NEXT_KEY_FILE, POLICY_FILE, POLICY_MODE, Directory, Random
+from audit.directory import (
+    AUDITORS_FILE,
+    DECLARED,
+    KEY_FILE,
+    NEXT_KEY_FILE,
+    POLICY_FILE,
+    POLICY_MODE,
+    Directory,
+    Random,
+)
 from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused
 from audit.mapstore import MapStore
 from audit.peer_files import KINDS, PEERS_FILE, changing
@@ -64,7 +73,7 @@ from verifier.proof import MAX_DECLARED, Declared
 from verifier.replay import Tip, next_tip
 from verifier.tile import ENTRIES, TILE_WIDTH, decode_entry_bundle, tile_width
 
-BUILD, READY, BEFORE = "declaring", "ready", "before-"
+BUILD, BEFORE = os.path.dirname(DECLARED), "before-"
 PART = "declare.part"
 MOVED = (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", KEY_FILE, NEXT_KEY_FILE, POLICY_FILE, AUDITORS_FILE)
 LEAVES_AT_ONCE = 65_536
@@ -245,7 +254,7 @@ def declare(log: Directory, lost: Lost, origin: str, now: int, random: Random, s
     kept, size = _copy(log, os.path.join(build, FILE_NAME), declared, signer, now, lost.seen, say)
     _write_policies(log, build, signer.verifier_key)
     write_secret_new(os.path.join(build, KEY_FILE), format_private_key(signer).encode("utf-8") + b"\n")
-    write_atomic(os.path.join(build, READY), f"{BEFORE}{len(declared)}\n".encode("ascii"))
+    write_atomic(os.path.join(log.path, DECLARED), f"{BEFORE}{len(declared)}\n".encode("ascii"))
     return Declaration(log.store.origin, origin, signer.verifier_key, lost.tree, kept, size, before)
 
 
@@ -259,13 +268,13 @@ def _named(log: Directory) -> tuple[VerifierKey, ...]:
 
 def is_ready(directory: str) -> bool:
     """Whether a log was built here, and has not taken its place yet."""
-    return os.path.exists(os.path.join(directory, BUILD, READY))
+    return os.path.exists(os.path.join(directory, DECLARED))
 
 
 def swap(directory: str) -> str:
     """Moves the old log aside and the new one in. Run again, it goes on where it was. Returns where the old one is."""
     build = os.path.join(directory, BUILD)
-    with open(os.path.join(build, READY), encoding="ascii") as file:
+    with open(os.path.join(directory, DECLARED), encoding="ascii") as file:
         before = os.path.join(directory, file.read().strip())
     os.makedirs(before, 0o700, exist_ok=True)
     for name in MOVED:

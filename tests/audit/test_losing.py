@@ -219,6 +219,13 @@ def test_declaring_is_resumed(ruin: Ruin) -> None:
     assert not (home / BUILD).exists()
 
 
+def test_log_with_a_declaration_does_not_open(ruin: Ruin) -> None:
+    """[R] Between declaring and swapping nothing is recorded in the old log: the new one would not have it."""
+    ruin.declare(finish=False)
+    with pytest.raises(Refused, match="run `recover --declare-loss` again"):
+        open_log(str(ruin.path / "log"))
+
+
 def test_loss_is_declared_twice(ruin: Ruin) -> None:
     """The second declaration follows the first one: the proof shows both, and leaf 0 is the newest alone."""
     ruin.allow(ruin.declare())
