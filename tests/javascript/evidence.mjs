@@ -1,4 +1,5 @@
-// Evidence files (SPEC 9.1), read from that text and the case files alone, on top of verifier.mjs.
+// Evidence files, after the text of SPEC 9.1, on top of verifier.mjs. Its author knew the first verifier: what was asked of the text
+// came from judging changed files with both.
 import {
   H, Malformed, ZERO32, absence, b32, bad, base64, cat, consistency, decimal, entryBytes, hashes, inclusion, leafHash, list, mapValue,
   members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, sha3, tag, text, u64, utf8, vkey,

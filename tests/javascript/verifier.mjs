@@ -1,5 +1,6 @@
 // A second verifier, written from SPEC.md alone, without a look at the first one: where both agree on every vector, the
-// text is enough. Node 20 or newer, no packages. Not for use: it opens no state and speaks to nobody.
+// text is enough. Later changes follow the text, by authors who knew both. Node 20 or newer, no packages. Not for use: it opens no
+// state and speaks to nobody.
 import { createHash, createHmac, createPublicKey, verify as edVerify } from 'node:crypto';
 
 export class Malformed extends Error {}
