@@ -115,7 +115,7 @@ def _measure_group(group: str, plan: Plan, temporary: str, environment: Environm
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller sets, under two minutes; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="smaller sets, some three minutes; writes nothing")
     parser.add_argument("--only", metavar="WORD", default="", help=f"one of {', '.join(GROUPS)}; writes nothing")
     options = parser.parse_args(argv)
     groups = tuple(group for group in GROUPS if group.startswith(options.only))

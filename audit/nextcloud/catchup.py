@@ -40,7 +40,7 @@ from audit.nextcloud.values import Node, Reading, Session, Version
 from audit.scanning import Job, Stopped
 from verifier.errors import Error
 
-BATCH = 500  # files in one transaction
+BATCH = 100  # files in one transaction: the next ones are hashed meanwhile
 COMMIT_S = 2.0  # a batch waits no longer, however large its files are
 NAP_S = 0.2  # so long a throttled wait does not hear that it has to stop
 _OLD = re.compile(r"(.+)\.v([0-9]{1,18})", re.DOTALL)
