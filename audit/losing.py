@@ -36,7 +36,7 @@ from audit.directory import (
     Directory,
     Random,
 )
-from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused
+from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused, TryLater
 from audit.mapstore import MapStore
 from audit.peer_files import KINDS, PEERS_FILE, changing
 from audit.peers import is_generated, render
@@ -251,7 +251,10 @@ def declare(log: Directory, lost: Lost, origin: str, now: int, random: Random, s
     signer = SignerKey(origin, SIGNATURE, random(32))
     key = signer.verifier_key.public_key
     declared = [Declared(lost.note, key, old.sign(loss_message(origin, key, lost.note))), *earlier]
-    kept, size = _copy(log, os.path.join(build, FILE_NAME), declared, signer, now, lost.seen, say)
+    try:
+        kept, size = _copy(log, os.path.join(build, FILE_NAME), declared, signer, now, lost.seen, say)
+    except sqlite3.Error as error:
+        raise TryLater(f"declare-loss: {error}: nothing was declared") from None
     _write_policies(log, build, signer.verifier_key)
     write_secret_new(os.path.join(build, KEY_FILE), format_private_key(signer).encode("utf-8") + b"\n")
     write_atomic(os.path.join(log.path, DECLARED), f"{BEFORE}{len(declared)}\n".encode("ascii"))

@@ -44,7 +44,7 @@ Type the new origin to go on: """
 
 def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the log's directory, as it was restored")
-    parser.add_argument("--from", dest="source", metavar="URL", help="a node that audits this log")
+    parser.add_argument("--from", dest="source", metavar="URL", help="a node that audits this log; or one more to ask")
     parser.add_argument("--declare-loss", action="store_true", help="nobody has the leaves: go on under a new origin")
     parser.add_argument("--origin", metavar="NAME", help="the new origin (default: the old one and /2)")
     parser.add_argument(

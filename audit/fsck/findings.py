@@ -6,6 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from sqlalchemy import func, select
+
+from audit.schema import TreeRow, sql, table
 from audit.store import Store
 from verifier.entry import entry_hash
 from verifier.leaf import EntryLeaf, encode_leaf
@@ -14,6 +17,8 @@ from verifier.policy import Policy
 
 MAX_FINDINGS = 1_000  # kept; the rest is counted
 PROGRESS_EVERY = 1_000  # rows
+
+_FIRST_SIGNED = sql(select(func.min(table(TreeRow).c.signed_at)))
 
 Progress = Callable[[str, int, int], object]  # what is being checked, how many of them are done, how many there are
 
@@ -58,6 +63,8 @@ class Check:
         self.total = 0
         self.counts: dict[str, int] = {}
         self.log_keys = store.log_keys or (keys.log,)
+        # A seal from before a declared loss names a tree of the old origin, which is not here.
+        self.declared = -1 if store.loss is None else conn.execute(_FIRST_SIGNED).fetchone()[0] or 0
         self.announced: set[bytes] = set()  # keys after the first one, by their leaves
         policies = [keys.witnesses] if keys.auditors is None else [keys.witnesses, keys.auditors]
         cosigners = [witness.key for policy in policies for witness in policy.witnesses.values()]

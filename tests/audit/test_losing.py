@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +11,38 @@ from pathlib import Path
 import httpx
 import pytest
 
+from audit import rotation
 from audit.cli import main
-from audit.directory import open_log
+from audit.directory import create_log, open_log
 from audit.errors import PeerFailed, PeerLacks, Refused
 from audit.fsck import Keys, check_log
-from audit.losing import BEFORE, BUILD, Declaration, ask, declare, default_origin, find_lost, swap, take_what_is_left
-from audit.node import Node
+from audit.losing import (
+    BEFORE,
+    BUILD,
+    Declaration,
+    _write_policies,
+    ask,
+    declare,
+    default_origin,
+    find_lost,
+    swap,
+    take_what_is_left,
+)
+from audit.node import Node, open_node
+from audit.node import create_app as create_node_app
+from audit.peer_files import changing
+from audit.peers import Description, Peer, is_generated
 from audit.succession import BadSuccession
 from audit.witness import Ended
 from audit.witness_store import AUDITOR, WITNESS
-from tests.audit.town import LOG_URL, NAMES, ORIGIN, Town
+from tests.audit.test_peers import key, peers_of
+from tests.audit.town import LOG_URL, NAMES, ORIGIN, Switch, Town
+from tests.fakes import NOW
 from verifier.checkpoint import Checkpoint, format_checkpoint
+from verifier.commands.closing import sign_closed
+from verifier.commands.seal import sign_seal
+from verifier.encoding import encode_base64
+from verifier.entry import Seen, encode_seal_body
 from verifier.loss import format_loss, loss_message, parse_loss
 from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
@@ -39,6 +61,7 @@ class Ruin(Town):
         self.write("a.txt", "one")
         self.write("calm.txt", "calm")
         self.run(enrol=True)
+        self.seal("calm.txt")
         self.write("a.txt", "two and more")
         self.run()
         self.early = self.prove("a.txt")
@@ -86,11 +109,30 @@ class Ruin(Town):
 
         return parse_proof(asyncio.run(story()))
 
+    def seal(self, path: str) -> None:
+        """The owner's device seals the newest step; it is logged with the next tree."""
+        report = self.judge(self.prove(path), path=path)
+        seal = sign_seal(report, (), self.signer())
+        fields = {"source": self.source.source_id, "file": str(report.proof.file_id), "generation": "0"}
+        body = json.dumps({**fields, "seal": encode_base64(encode_seal_body(seal) + seal.signature)}).encode()
+        assert asyncio.run(self.send("POST", "/seals", body, self.signer())).status_code == 202
+
     def restore(self) -> None:
         self.service.store.close()
         for file in (self.path / "log").glob("log.db*"):
             file.unlink()
         shutil.copy(self.path / "backup.db", self.path / "log" / "log.db")
+        self.open()
+
+    def begin_again(self) -> None:
+        """Everything as it was when this was made; log and nodes are opened anew."""
+        shutil.rmtree(self.path)
+        shutil.copytree(self.path.with_name("template"), self.path)
+        self.nodes = [open_node(self.path / name, self._fetch) for name in NAMES]
+        apps = [create_node_app(node, self.clock) for node in self.nodes]
+        self.switches = {name: Switch(app) for name, app in zip(NAMES, apps, strict=True)}
+        self.said.clear()
+        self.fatal.clear()
         self.open()
 
     # Nodes whose disks went with the log's
@@ -160,11 +202,22 @@ class Ruin(Town):
         return [str(finding) for finding in report.findings]
 
 
-@pytest.fixture
-def ruin(tmp_path: Path) -> Iterator[Ruin]:
-    made = Ruin(tmp_path)
-    yield made
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Ruin:
+    """Made once: its directory is copied back for each test."""
+    path = tmp_path_factory.mktemp("ruin") / "town"
+    path.mkdir()
+    made = Ruin(path)
     made.close()
+    shutil.copytree(path, path.with_name("template"))
+    return made
+
+
+@pytest.fixture
+def ruin(template: Ruin) -> Iterator[Ruin]:
+    template.begin_again()
+    yield template
+    template.close()
 
 
 def reasons(report: Report) -> list[str]:
@@ -186,7 +239,8 @@ def test_log_that_declared_a_loss_goes_on(ruin: Ruin) -> None:
     report = ruin.judge(ruin.prove("a.txt"))
     assert (report.verdict, reasons(report)) == (Verdict.NOT_PROVEN, ["declared-loss"])
     assert "was declared lost by the server" in report.findings[0].message
-    assert reasons(ruin.judge(ruin.prove("calm.txt"), path="calm.txt")) == ["declared-loss"]
+    calm = ruin.judge(ruin.prove("calm.txt"), path="calm.txt")
+    assert (reasons(calm), calm.proof.sealed) == (["declared-loss"], None), "a seal over a tree of the old origin"
     file_id = ruin.service.prover.find(ruin.source.row, "new.txt")
     assert file_id is not None
     assert file_id > 3, "the id that it had is not used again"
@@ -247,6 +301,65 @@ def test_loss_is_declared_twice(ruin: Ruin) -> None:
     assert proof.loss is not None
     assert len(proof.loss.declared) == 2
     assert reasons(ruin.judge(proof, Memory(ruin.early.checkpoint))) == ["declared-loss"]
+    assert ruin.findings() == []
+
+
+def test_log_gets_a_new_key_after_a_loss(ruin: Ruin) -> None:
+    """A rotation works as before: the log is named for its first origin, and opens with the new one's keys."""
+    ruin.declare()
+    ruin.service.store.close()
+    rotation.start(str(ruin.path / "log"))
+    ruin.open()
+    assert ruin.service.store.log_name == ruin.made.log_name
+    assert ruin.findings() == []
+
+
+def test_policies_that_were_made_from_peers_are_made_anew(tmp_path: Path) -> None:
+    """Both name both origins, and go on as what `peer add` has made."""
+    home, build = tmp_path / "log", tmp_path / "build"
+    create_log(str(home), ORIGIN, NOW)
+    build.mkdir()
+    with changing(str(home)) as files:
+        files.write(
+            peers_of(*[Peer(f"w{n}", f"https://w{n}.example", Description(key(f"w{n}", n), None)) for n in (1, 2)])
+        )
+    new = SignerKey(SECOND, SIGNATURE, bytes(range(32))).verifier_key
+    log = open_log(str(home))
+    _write_policies(log, str(build), new)
+    for name, kind in (("policy", WITNESSES), ("auditors", AUDITORS)):
+        data = (build / name).read_bytes()
+        assert is_generated(data)
+        assert parse_policy(data, kind).log_keys == (log.signer.verifier_key, new)
+    log.store.close()
+
+
+def test_owner_gives_up_what_was_seen(ruin: Ruin) -> None:
+    """A chain ends by its owner's signature over both heads; nobody else's ends it, and the next generation begins."""
+    ruin.allow(ruin.declare())
+    ruin.settle()
+    report = ruin.judge(ruin.prove("a.txt"))
+    assert report.chain is not None
+    seen = Seen(ruin.late.map.seq, ruin.late.map.head)
+
+    def post(signed_by: str, generation: str = "0") -> int:
+        assert report.chain is not None
+        line = sign_closed(report.chain, seen, ruin.signer(signed_by), ruin.clock.now)
+        parts = {name: encode_base64(part or b"") for name, part in zip(line._fields, line, strict=True)}
+        fields = {"source": ruin.source.source_id, "file": str(report.proof.file_id), "generation": generation, **parts}
+
+        async def story() -> int:
+            body = json.dumps(fields).encode()
+            return (await ruin.send("POST", "/closings", body, ruin.signer())).status_code
+
+        return asyncio.run(story())
+
+    assert [post("eve"), post("owner", "1"), post("owner"), post("owner")] == [422, 422, 202, 422]
+    ruin.settle()
+    proof = ruin.prove("a.txt")
+    assert proof.generation == 1
+    assert reasons(ruin.judge(proof, Memory(ruin.late.checkpoint, ruin.late))) == ["declared-loss"]
+    other = ruin.late._replace(map=ruin.late.map._replace(head=bytes(32)))
+    assert reasons(ruin.judge(proof, Memory(ruin.late.checkpoint, other))) == ["declared-loss", "pinned"]
     assert ruin.findings() == []
 
 
@@ -416,12 +529,12 @@ def test_surviving_leaves_reordered_or_dropped(ruin: Ruin, harm: str, why: str) 
     assert any("declared loss" in row.detail for row in node.store.evidence(SECOND))
 
 
-def test_two_declarations_of_one_note(ruin: Ruin, tmp_path: Path) -> None:
+def test_two_declarations_of_one_note(ruin: Ruin) -> None:
     """[R] A node replays one successor of an origin; another one is refused, and so is the old origin itself."""
     old = ruin.service.directory
     first = ruin.declare(finish=False)
-    shutil.copytree(tmp_path / "log", tmp_path / "aside")
-    shutil.rmtree(tmp_path / "log" / BUILD)
+    shutil.copytree(ruin.path / "log", ruin.path / "aside")
+    shutil.rmtree(ruin.path / "log" / BUILD)
     ruin.open()
     note = ruin.late.checkpoint
     ruin.declare(f"{ORIGIN}/other")
@@ -430,9 +543,9 @@ def test_two_declarations_of_one_note(ruin: Ruin, tmp_path: Path) -> None:
     node = ruin.nodes[0]
     assert node.store.successor(ORIGIN) == f"{ORIGIN}/other"
     ruin.service.store.close()
-    shutil.rmtree(tmp_path / "log")
-    shutil.move(tmp_path / "aside", tmp_path / "log")
-    swap(str(tmp_path / "log"))
+    shutil.rmtree(ruin.path / "log")
+    shutil.move(ruin.path / "aside", ruin.path / "log")
+    swap(str(ruin.path / "log"))
     ruin.open()
     assert ruin.service.store.origin == first.origin
     assert "goes on as log.example/files/other already" in refusals(ruin, node)

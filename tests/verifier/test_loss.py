@@ -42,15 +42,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         yield made
 
 
-def lose(desk: Desk, step: bool) -> None:
-    """A third step is published and lost again; with `step` the second one, which was seen, goes with it."""
+def lose(desk: Desk, gone: int = 0) -> None:
+    """One more step is published, and lost again; so many that were seen go with it."""
     world = desk.world
-    size = max(world.notes)
-    world.record(7, Operation.WRITTEN, b"three", path="a.txt")
+    world.record(7, Operation.WRITTEN, b"unseen", path="a.txt")
     world.publish()
-    world.declare_loss(sorted(world.notes)[-3] if step else size)
+    world.declare_loss(sorted(world.notes)[-2 - gone])
     desk.log.vkey = format_vkey(world.log.verifier_key)
-    desk.log.kept = b"one" if step else b"two"
+    desk.log.kept = b"one" if gone else b"two"
     Path("a.txt").write_bytes(desk.log.kept)
     assert desk.prove("a.txt", "a.txt.proof") == 0
 
@@ -73,7 +72,7 @@ def pinned(desk: Desk) -> str:
 
 def test_client_is_told_what_to_do_about_a_new_origin(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] With the old policies nothing is taken over, and the answer says how the new ones are."""
-    lose(desk, step=False)
+    lose(desk)
     capsys.readouterr()
     assert desk.verify("a.txt") == 2
     said = capsys.readouterr().out
@@ -83,7 +82,7 @@ def test_client_is_told_what_to_do_about_a_new_origin(desk: Desk, capsys: pytest
 
 def test_client_takes_the_new_policies_by_word_alone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] Other policies are refused unless the user says so; then the new origin is pinned, and NOT PROVEN."""
-    lose(desk, step=False)
+    lose(desk)
     take_policies(desk)
     assert desk.verify("a.txt", *POLICIES) == 4
     capsys.readouterr()
@@ -94,7 +93,7 @@ def test_client_takes_the_new_policies_by_word_alone(desk: Desk, capsys: pytest.
 
 def test_client_takes_no_policies_of_the_new_origin_alone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] Policies without the old origin know nothing of what was seen (SPEC 10.4)."""
-    lose(desk, step=False)
+    lose(desk)
     desk.world.old_logs.clear()
     for name, cosigners in (("policy", desk.world.witnesses), ("auditors", desk.world.auditors)):
         Path(name).write_bytes(desk.world.policy_file(cosigners, 3))
@@ -104,7 +103,7 @@ def test_client_takes_no_policies_of_the_new_origin_alone(desk: Desk, capsys: py
 
 def test_seal_accepts_a_loss_by_name_alone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] Nothing is sealed while the loss is not named; then the file is VERIFIED, and stays so."""
-    lose(desk, step=False)
+    lose(desk)
     take_policies(desk)
     assert desk.verify("a.txt", *POLICIES, "--replace-policy") == 2
     assert desk.seal() == 2
@@ -119,11 +118,12 @@ def test_seal_accepts_a_loss_by_name_alone(desk: Desk, capsys: pytest.CaptureFix
 
 def test_seal_gives_up_what_was_seen_by_name_alone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] A step that was seen is gone: CHANGED, until the owner ends the chain over both heads and seals the next."""
-    lose(desk, step=True)
+    lose(desk, gone=1)
     take_policies(desk)
     capsys.readouterr()
     assert desk.verify("a.txt", *POLICIES, "--replace-policy", "--json") == 1
     assert found(capsys) == ["pinned", "declared-loss"]
+    assert pinned(desk) == "log.example/files/2", "a smaller tree than was seen, of the origin that follows"
     assert desk.seal() == 1
     assert "gives up the steps that were seen before" in capsys.readouterr().err
     assert not [asked for asked in desk.log.asked if "POST" in asked]
@@ -134,7 +134,10 @@ def test_seal_gives_up_what_was_seen_by_name_alone(desk: Desk, capsys: pytest.Ca
 
 def test_steps_after_a_loss_are_no_steps_that_were_seen(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] The chain has grown past what was seen: the other steps under those numbers are fetched, and told apart."""
-    lose(desk, step=True)
+    desk.write(Operation.WRITTEN, b"three")
+    assert desk.prove("a.txt", "a.txt.proof") == 0
+    assert desk.verify("a.txt") == 0
+    lose(desk, gone=2)
     take_policies(desk)
     for data in (b"four", b"five", b"six"):
         desk.write(Operation.WRITTEN, data)
@@ -149,7 +152,7 @@ def test_steps_after_a_loss_are_no_steps_that_were_seen(desk: Desk, capsys: pyte
 
 def test_seal_gives_nothing_up_for_other_bytes(desk: Desk) -> None:
     """[R] Where something else stands against the file, no end of its chain is signed."""
-    lose(desk, step=True)
+    lose(desk, gone=1)
     take_policies(desk)
     assert desk.verify("a.txt", *POLICIES, "--replace-policy") == 1
     Path("a.txt").write_bytes(b"other")
@@ -165,7 +168,7 @@ def test_seal_knows_no_loss_where_none_was_declared(desk: Desk, capsys: pytest.C
 
 def test_enrolment_after_a_declared_loss(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes later enrols with policies that name the first key and the one that signs now."""
-    lose(desk, step=False)
+    lose(desk)
     monkeypatch.chdir(tmp_path_of(tmp_path))
     desk.log.enrolments.clear()  # it is somebody else, as far as the log knows
     later = Desk(desk.log, desk.url)
