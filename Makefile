@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-hosts peers check format bench bench-quick wheel lock clean
+.PHONY: help demo test test-hosts test-nextcloud peers check format bench bench-quick wheel lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,10 @@ test: $(VENV)/.installed  ## All tests; PYTEST_ARGS="-k map" for some of them
 
 peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12)
 	@$(BIN)/python -m tests.peers.install
+
+test-nextcloud: $(VENV)/.installed  ## Life cycles on a real Nextcloud (NEXTCLOUD_URL and more: see tests/nextcloud/conftest.py)
+	@test -n "$$NEXTCLOUD_URL" || { echo "NEXTCLOUD_URL is not set: tests/nextcloud/conftest.py says what to set" >&2; exit 1; }
+	@$(BIN)/python -m pytest -q -p no:xdist -m "not hosts" tests/nextcloud/test_contract.py tests/nextcloud/test_life*.py $(PYTEST_ARGS)
 
 test-hosts: $(VENV)/.installed  ## Five hosts in network namespaces, and faults (root; apt-get install iproute2 nftables faketime)
 	@$(BIN)/python -m pytest -m hosts -q -s tests/hosts $(PYTEST_ARGS)

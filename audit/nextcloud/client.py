@@ -48,7 +48,7 @@ from audit.federation import Busy
 from audit.nextcloud import dav
 from audit.nextcloud.limits import NO_LIMITS, Limits, parse_limits
 from audit.nextcloud.samehost import HostConfig, HostFirst, open_host
-from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
+from audit.nextcloud.values import Broken, Node, Reading, Session, Trashed, Version
 from verifier.encoding import check_text, decode_decimal
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret
@@ -397,7 +397,9 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
     if 300 <= status < 400:
         raise PeerFailed(f"nextcloud: {what}: {status}, redirects are not followed: configure the address it leads to")
     if not 200 <= status < 300:
-        raise PeerFailed(f"nextcloud: {what}: status {status}")
+        raise (Broken if status == httpx.codes.INTERNAL_SERVER_ERROR else PeerFailed)(
+            f"nextcloud: {what}: status {status}"
+        )
     if response.headers.get("content-encoding", "identity") != "identity":
         raise PeerFailed(f"nextcloud: {what}: the answer is compressed, which nobody asked for")
     return response

@@ -100,6 +100,11 @@ class History(NamedTuple):
 NOTHING = History(NEW, None, None, 0, -1, ())
 
 
+def nameless(history: History) -> History:
+    """The same before another chain starts: no step there may name a seq of this one (`expired`, `reverted`)."""
+    return history._replace(versions=tuple([past._replace(seq=None) for past in history.versions]))
+
+
 class Look(NamedTuple):
     """What was observed. `readings`: of the old versions that were asked for; None where the bytes are not there."""
 

@@ -26,22 +26,36 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from audit.batch import Observation
-from audit.chains import find_all_current, find_current
+from audit.chains import CUSTODIAL, Current, find_all_current, find_current, find_enrolled, find_owner
 from audit.errors import AuditError, Fatal, PeerFailed, Refused, TryLater
 from audit.nextcloud import known as rows
 from audit.nextcloud.history import read_history
 from audit.nextcloud.known import Dirty, Hint
-from audit.nextcloud.look import CLOSED, NEW, History, Known, Look, conclude, identity_of, known_of, versions_to_read
+from audit.nextcloud.look import (
+    CLOSED,
+    LIVE,
+    NEW,
+    Conclusion,
+    History,
+    Known,
+    Look,
+    conclude,
+    identity_of,
+    known_of,
+    nameless,
+    versions_to_read,
+)
 from audit.nextcloud.together import Together
-from audit.nextcloud.values import Node, Reading, Session, Version
+from audit.nextcloud.values import Broken, Node, Reading, Session, Version
 from audit.recorder import Recorder
 from audit.store import Store
-from verifier.entry import Operation
+from verifier.entry import MAX_ENTRIES, Expired, Operation, Reverted
 from verifier.errors import Error
 
 AT_ONCE = 24  # looks at a time; the requests that they make are bounded by the server's client
 BATCH = 64  # looks in one transaction
 MAX_READS = 3  # of one file that changes while it is read
+FAULTS = 3  # looks that fail for a version which the server cannot give
 GROUP, EXTERNAL = "group", "external"
 WENT_ON = "went on elsewhere while the file was looked at"
 
@@ -172,7 +186,8 @@ class Looker:
             look = look._replace(copied_from=rows.find_twin(conn, self.source, self._known(look, user, session.user)))
         readings: dict[str, Reading | None] = {}
         for version in versions_to_read(known, history, look):
-            readings[version.version_id] = await session.read_version(file_id, version.version_id)
+            tries = FAULTS if history.knows(version) else dirty.tries
+            readings[version.version_id] = await _read_version(session, file_id, version, tries)
         look = look._replace(readings=readings, predates=predates)
         return self._conclude(dirty, file_id, known, look, user, session.user)._replace(also=also)
 
@@ -263,8 +278,10 @@ class Looker:
             history = read_history(conn, current)
             if rows.get_known(conn, self.source, file_id) != known:
                 raise TryLater(WENT_ON)
-        steps = conclude(known, history, look)
-        user = user or (current.user if current else "")
+            user = user or (current.user if current else "")
+            steps = conclude(known, history, look)
+            if current is not None and history.status == LIVE and self._goes_on_elsewhere(conn, current, user, steps):
+                steps = conclude(known, nameless(history), look)
         observations = [Observation(self.source, file_id, *step, user=user) for step in steps]
         end = None if current is None else (current.id, current.last_seq)
         if look.node is not None:
@@ -274,6 +291,15 @@ class Looker:
         if history.status in (NEW, CLOSED) or not look.is_in_trash:
             return Found(dirty, file_id, observations, None, True, end)
         return Found(dirty, file_id, observations, known._replace(in_trash=1), False, end)
+
+    def _goes_on_elsewhere(
+        self, conn: sqlite3.Connection, current: Current, user: str, steps: Sequence[Conclusion]
+    ) -> bool:
+        """Whether one of these steps ends the chain and starts another: under another root, or since it is full."""
+        owner = find_enrolled(conn, self.source, user) or find_owner(conn, CUSTODIAL, None)
+        is_full = current.last_seq + len(steps) > MAX_ENTRIES - 2
+        ends = is_full or owner is None or owner.id != current.owner
+        return ends and any(not isinstance(step.argument, Reverted | Expired) for step in steps)
 
     def _known(self, look: Look, user: str, viewer: str) -> Known:
         return known_of(look, user, viewer, int(self.clock()))
@@ -322,6 +348,20 @@ class Looker:
             if rows.count_hits(conn, dirty) is None:  # read again though nobody had asked: now it is queued
                 rows.add(conn, self.source, [Hint(dirty.file_id, dirty.user, dirty.path)], int(self.clock()))
             rows.retry(conn, dirty, int(self.clock()), why)
+
+
+async def _read_version(session: Session, file_id: int, version: Version, tries: int) -> Reading | None:
+    """An old version. One that a server which else answers cannot give holds up nothing: in the end it is not there.
+
+    Seen: with server-side encryption, versions from before it was switched on. One whose bytes were logged when they
+    were current is not waited for.
+    """
+    try:
+        return await session.read_version(file_id, version.version_id)
+    except Broken:
+        if tries < FAULTS:
+            raise
+        return None
 
 
 def count_entries(counts: Mapping[str, int]) -> dict[str, int]:

@@ -14,6 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from audit.errors import PeerFailed
+
+
+class Broken(PeerFailed):
+    """The server answers, and says that it failed: of one file or version this may be so for good."""
+
 
 class Node(NamedTuple):
     """A file or folder of one user. Times in POSIX seconds; 0 and "" where the server does not say."""

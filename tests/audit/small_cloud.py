@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha3_256
 
 from audit.errors import PeerFailed, TryLater
-from audit.nextcloud.values import Node, Reading, Trashed, Version
+from audit.nextcloud.values import Broken, Node, Reading, Trashed, Version
 
 
 def reading_of(data: bytes) -> Reading:
@@ -44,6 +44,7 @@ class SmallCloud:
         self.next_id = 10
         self.instance = "oc1"
         self.on_read: Callable[[File], None] = lambda file: None
+        self.faulty: set[int] = set()  # versions whose reading ends in 500
         self.broken: set[str] = set()  # paths that cannot be listed or read
         self.listed: list[str] = []
         self.reads: list[str] = []
@@ -195,6 +196,8 @@ class SmallSession:
         return [Version(str(mtime), mtime, file.sizes.get(mtime, found[mtime]), file.owner) for mtime in sorted(found)]
 
     async def read_version(self, file_id: int, version_id: str) -> Reading | None:
+        if int(version_id) in self.cloud.faulty:
+            raise Broken(f"version {version_id}: status 500")
         data = self.cloud.files[file_id].versions.get(int(version_id))
         return None if data is None or f"v{version_id}" in self.cloud.broken else reading_of(data)
 

@@ -499,6 +499,43 @@ def test_file_given_to_another_user(tmp_path: Path) -> None:
     town.log.close()
 
 
+def test_file_given_to_another_user_without_its_versions(tmp_path: Path) -> None:
+    """[R] What left the list with the transfer is not named in a chain where it never was, and the file goes on."""
+    town = Town(tmp_path / "log", "alice", "bob")
+    town.log.enrol("alice")
+    town.log.enrol("bob")
+    file = town.cloud.put("a", b"1", 100)
+    town.scan()
+    for mtime in (200, 300):
+        town.cloud.put("a", b"%d" % mtime, mtime)
+    town.scan()
+    assert town.told(file) == ["adopted", "written", "written"]
+    town.cloud.give(file, "bob", "from alice/a")
+    del town.cloud.files[file].versions[100]
+    town.scan()
+    assert (town.told(file), town.current(file).user) == (["adopted", "moved"], "bob")
+    town.check()
+    town.log.close()
+
+
+def test_version_that_the_server_cannot_give_holds_up_nothing(town: Town) -> None:
+    """One whose bytes were logged is passed over at once; an unseen one is a gap, after a few looks that failed."""
+    file = town.cloud.put("a", b"one", 100)
+    town.scan()
+    town.cloud.faulty |= {100, 200}
+    town.cloud.put("a", b"two", 150)
+    town.scan()
+    assert town.told(file) == ["adopted", "written"]
+    town.cloud.put("a", b"three", 200)
+    town.cloud.put("a", b"four", 300)
+    for number in range(4):
+        town.log.clock.now += 86_400
+        town.scan()
+        assert (town.told(file) == ["adopted", "written"]) == (number < 3)
+    assert town.told(file) == ["adopted", "written", "gap", "written"]
+    town.check()
+
+
 def test_another_server_at_the_same_address_is_refused(town: Town) -> None:
     """An instance id that changes is another Nextcloud, whose file ids mean other files."""
     town.scan()

@@ -82,10 +82,20 @@ class Life(World):
 
     def enrol(self, hand: Hand) -> None:
         token = run("token", "--data", self.log, "--user", hand.uid)["token"]
-        seed = self.seed_of(hand)
+        self._enrol(self.seed_of(hand), token, "--user", hand.uid)
+
+    def enrol_instance(self) -> Path:
+        """The organisation's own seed, for what is no user's."""
+        seed = self.directory / "instance" / "seed.txt"
+        seed.parent.mkdir()
+        token = run("token", "--data", self.log, "--instance", "--user", "records")["token"]
+        self._enrol(seed, token, "--user", "records")
+        return seed
+
+    def _enrol(self, seed: Path, token: str, *more: str) -> None:
         run("seed", "new", seed)
-        policies = ("--policy", self.log / "policy", "--auditors", self.log / "auditors", "--user", hand.uid)
-        run("enrol", "--server", self.server.url, "--seed", seed, "--token", token, *policies)
+        policies = ("--policy", self.log / "policy", "--auditors", self.log / "auditors")
+        run("enrol", "--server", self.server.url, "--seed", seed, "--token", token, *policies, *more)
 
     def seed_of(self, hand: Hand) -> Path:
         """Each user's device is a directory of its own, with the state beside the seed."""
@@ -105,9 +115,11 @@ class Life(World):
     def proof(self) -> Path:
         return self.directory / "copy.proof"
 
-    def judge(self, path: str, data: bytes, expect: int = 0, hand: Hand | None = None) -> dict[str, Any]:
+    def judge(
+        self, path: str, data: bytes, expect: int = 0, hand: Hand | None = None, seed: Path | None = None
+    ) -> dict[str, Any]:
         """What `verify` says of these bytes at this path, with the proof that the log gives now."""
-        seed = self.seed_of(hand or self.hands[0])
+        seed = seed or self.seed_of(hand or self.hands[0])
         self.copy.write_bytes(data)
         run("prove", path, "--server", self.server.url, "--seed", seed, "-o", self.proof)
         return run("verify", self.copy, "--proof", self.proof, "--seed", seed, "--as", path, expect=expect)

@@ -1,4 +1,4 @@
-"""`nextcloud-audit login` against a real Nextcloud: the user grants; the device may fetch proofs till it is revoked."""
+"""`nextcloud-audit login` against a real Nextcloud: once granted it opens proofs, until it is revoked."""
 
 from __future__ import annotations
 
