@@ -53,8 +53,8 @@ class Life(World):
     url: str
     hands: Sequence[Hand]
 
-    def record(self, url: str, hands: Sequence[Hand], scan_every: str = OFTEN) -> None:
-        """Starts the log on this Nextcloud, and enrols the users."""
+    def record(self, url: str, hands: Sequence[Hand], scan_every: str = OFTEN, instance: bool = False) -> None:
+        """Starts the log on this Nextcloud, and enrols the users, the organisation's root before them."""
         for file in ("policy", "auditors"):
             text = (self.log / file).read_text()
             (self.log / file).write_text(
@@ -68,6 +68,8 @@ class Life(World):
         self.start(scan_every)
         for name in NODES:
             run("node", "allow", self.made["vkey"], self.server.url, "--data", self.directory / name)
+        if instance:
+            self._enrol_instance()
         for hand in hands:
             self.enrol(hand)
 
@@ -84,13 +86,15 @@ class Life(World):
         token = run("token", "--data", self.log, "--user", hand.uid)["token"]
         self._enrol(self.seed_of(hand), token, "--user", hand.uid)
 
-    def enrol_instance(self) -> Path:
+    @property
+    def instance(self) -> Path:
         """The organisation's own seed, for what is no user's."""
-        seed = self.directory / "instance" / "seed.txt"
-        seed.parent.mkdir()
+        return self.directory / "instance" / "seed.txt"
+
+    def _enrol_instance(self) -> None:
+        self.instance.parent.mkdir()
         token = run("token", "--data", self.log, "--instance", "--user", "records")["token"]
-        self._enrol(seed, token, "--user", "records")
-        return seed
+        self._enrol(self.instance, token, "--user", "records")
 
     def _enrol(self, seed: Path, token: str, *more: str) -> None:
         run("seed", "new", seed)

@@ -32,11 +32,11 @@ def test_transfer_of_ownership_goes_on_under_the_new_owner(real: Cloud, life: Li
             life.judge("Board/minutes.txt", b"two")
             await asyncio.to_thread(occ, "files:transfer-ownership", "--path=Board", ada.uid, bea.uid)
             await life.settle()
-            folder = next(node.path for node in await session.list_folder("") if node.is_folder)
+            folder = next(node.path for node in await session.list_folder("") if node.path and node.is_folder)
             path = f"{folder}/Board/minutes.txt"
             told = life.judge(path, b"two", expect=2, hand=bea)
             assert {finding["reason"] for finding in told["findings"]} == {"unsigned-close"}
-            assert life.steps() == ["adopted"]
+            assert life.steps() == ["adopted", "moved"]
             accept(life, bea, path, b"two")
             await life.settle()
             life.judge(path, b"two", hand=bea)
@@ -51,9 +51,11 @@ def accept(life: Life, hand: Hand, path: str, data: bytes) -> None:
     """The new owner looks at the file, and takes its end under the old one as it is."""
     life.copy.write_bytes(data)
     words = ("--server", life.server.url, "--seed", life.seed_of(hand), "--as", path)
-    refused = run("seal", life.copy, *words, expect=2)
-    print(refused)
-    run("seal", life.copy, *words, "--accept", "2")
+    assert run("seal", life.copy, *words, expect=2)["findings"][0]["reason"] == "unsigned-close"
+    told = run("seal", life.copy, *words, "--accept", "0", expect=4)["error"]["message"]
+    named = re.search(r"--accept ([0-9a-f]+:[0-9]+)", told)
+    assert named is not None
+    run("seal", life.copy, *words, "--accept", named[1])
 
 
 @contextmanager
@@ -128,8 +130,8 @@ def test_external_storage_is_the_instances(real: Cloud, life: Life, occ: Occ, tm
         async with throw_away_user(real) as (hand, _):
             (disk / "there.txt").write_bytes(b"there")
             with mounted(occ, hand, disk):
-                life.record(real.url, [hand])
-                seed = life.enrol_instance()
+                life.record(real.url, [hand], instance=True)
+                seed = life.instance
                 await hand.save("mine.txt", b"mine", START)
                 await hand.save("Disk/put.txt", b"one", START)
                 await life.settle()
