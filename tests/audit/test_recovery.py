@@ -60,7 +60,7 @@ async def enrol_and_publish(town: Town) -> None:
 async def publish(town: Town) -> None:
     before = town.service.status()["size"]
     async with town.service.running():
-        await town.until(lambda: town.all_published() and town.service.status()["size"] != before)
+        await town.until(lambda: town.all_published() and town.mirrored() and town.service.status()["size"] != before)
 
 
 async def scan_paused(town: Town) -> None:

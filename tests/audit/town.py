@@ -17,6 +17,7 @@ from audit.node import Node, allow_log, create_node, open_node
 from audit.node import create_app as create_node_app
 from audit.scanning import FolderSource, add_folder
 from audit.service import Pace, Service
+from audit.witness_store import AUDITOR
 from tests.fakes import NOW, FakeClock
 from verifier import ed25519
 from verifier.client import Signer
@@ -176,6 +177,11 @@ class Town:
         """Whether nothing is pending, and the newest tree has both quorums."""
         status = self.service.status()
         return status["pending"] == "0" and status["size"] != "0" and status["audited"] == {"size": status["size"]}
+
+    def mirrored(self) -> bool:
+        """Whether the first node, which a quorum may do without, has replayed the newest tree as well."""
+        head = self.nodes[0].store.head(AUDITOR, ORIGIN)
+        return head is not None and str(head.size) == self.service.status()["size"]
 
 
 def enrolment_body(enrolment: Enrolment, signature: bytes) -> bytes:
