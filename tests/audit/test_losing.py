@@ -86,7 +86,7 @@ class Ruin(Town):
             async with self.service.running():
                 if enrol:
                     assert (await self.enrol()).status_code == 202
-                await self.until(lambda: self.service.scans > enrol and self.all_published())
+                await self.until(lambda: self.service.scans > enrol and self.all_published() and self.mirrored())
                 if not enrol:
                     await self.until(lambda: self.service.status()["size"] != before and self.all_published())
 

@@ -180,7 +180,7 @@ class Town:
 
     def mirrored(self) -> bool:
         """Whether the first node, which a quorum may do without, has replayed the newest tree as well."""
-        head = self.nodes[0].store.head(AUDITOR, ORIGIN)
+        head = self.nodes[0].store.head(AUDITOR, self.service.store.origin)
         return head is not None and str(head.size) == self.service.status()["size"]
 
 
