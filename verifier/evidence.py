@@ -323,11 +323,13 @@ def _two_histories(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Prove
     one, other = evidence.proofs
     if (one.log, one.chain_id) != (other.log, other.chain_id):
         raise nothing_proven("the proofs are of two chains")
+    origins = {open_checkpoint(proof.checkpoint, *log_keys)[1].origin for proof in (one, other)}
+    if len(origins) != 1:  # [R] after a declared loss a chain may go on otherwise (SPEC 6.5), and that is said
+        raise nothing_proven("the proofs are of two origins")
     heads = [_proven_heads(proof, log_keys) for proof in (one, other)]
     for seq, (left, right) in enumerate(zip(*heads, strict=False)):
         if left != right:
-            origin = open_checkpoint(one.checkpoint, *log_keys)[1].origin
-            return Proven(origin, FORK, f"two signed histories of one chain differ at step {seq}")
+            return Proven(origins.pop(), FORK, f"two signed histories of one chain differ at step {seq}")
     raise nothing_proven("both histories agree in every step that they share")
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tests.fakes import NOW, FakeLog, digest
 from tests.make_vectors import FOLDER, evidence_vectors
 from tests.vector_cases.evidence import CASES, WITNESS, cosigned, replay, skipping, spell, two
+from tests.vector_cases.loss import written
 from verifier.commands.inspect import evidence_text
+from verifier.entry import Operation
 from verifier.errors import BadSignature, Malformed, NotProven
-from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, parse_evidence, verify_evidence
+from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, history_evidence, parse_evidence, verify_evidence
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, parse_note, parse_vkey
 
 FILES = sorted((FOLDER / "evidence").glob("*.json"))
@@ -113,3 +115,16 @@ def test_inspect_explains_whatever_can_be_parsed(path: Path) -> None:
     except Malformed:
         return
     assert evidence.kind in evidence_text(evidence)
+
+
+def test_declared_loss_is_no_contradiction() -> None:
+    """[R] A chain that goes on otherwise under the origin after a declared loss convicts nobody of two histories."""
+    world = written()
+    seen = world.prove(1)
+    world.declare_loss(4)
+    world.record(1, Operation.WRITTEN, b"other", "a.txt")
+    world.publish()
+    data = format_evidence(history_evidence(world.now, seen, world.prove(1)))
+    keys = [signer.verifier_key for signer in (*world.old_logs, world.log)]
+    with pytest.raises(NotProven, match="of two origins"):
+        verify_evidence(parse_evidence(data), keys)
