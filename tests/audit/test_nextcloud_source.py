@@ -385,6 +385,26 @@ def test_two_lookers_beside_each_other_tell_nothing_twice(town: Town) -> None:
     assert (town.told(file), town.dirty()) == (["adopted", "written"], 0)
 
 
+def test_chain_that_goes_on_before_a_look_is_recorded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] Between the conclusion and its transaction another look may come: the second is not recorded on top of it."""
+    file = town.cloud.put("a", b"1", 100)
+    town.scan()
+    town.cloud.put("a", b"2", 200)
+    record = Looker._record
+
+    def look_first(looker: Looker, batch: object) -> None:
+        monkeypatch.setattr(Looker, "_record", record)
+        town.look(Hint(0, "alice", "a"))
+        record(looker, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Looker, "_record", look_first)
+    town.look(Hint(file, "alice", "a"))
+    assert town.told(file) == ["adopted", "written"]
+    town.log.clock.now += 100
+    town.look()
+    assert (town.told(file), town.dirty()) == (["adopted", "written"], 0)
+
+
 def test_file_that_one_looker_has_in_hand_is_left_alone_by_others(town: Town) -> None:
     """It is read once; and what only events told of is all that a look beside a scan takes."""
     file, other = town.cloud.put("a", b"1", 100), town.cloud.put("b", b"1", 100)
