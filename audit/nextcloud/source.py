@@ -12,6 +12,9 @@ nothing else. Where something else did, it may hide behind that: small folders a
 hint or the re-reading has to tell. The queue is drained whenever it is long, so memory and disk stay flat however many
 files there are. What events tell of is looked at meanwhile, by `look`.
 
+In group folders a version restore moves no folder's etag, and of an external storage Nextcloud hears only when a folder
+is listed: once an hour a walk enters all of their folders, changed or not.
+
 Re-reading goes over everything within `days`, an equal share each day, the longest unread first, for at most `hours` a
 day at `bytes_per_s`; what it has used of that outlives a restart.
 """
@@ -36,7 +39,7 @@ from audit.nextcloud.known import Dirty, Hint
 from audit.nextcloud.limits import NO_LIMITS, Limits, Rate, Throttle
 from audit.nextcloud.line import Line, Opener
 from audit.nextcloud.look import identity_of
-from audit.nextcloud.looking import BATCH, Looker, count_entries, whose
+from audit.nextcloud.looking import BATCH, EXTERNAL, GROUP, Looker, count_entries, whose
 from audit.nextcloud.values import Node, Session
 from audit.scanning import MIGRATE_LIMIT, Job, Summary
 from audit.schema import NextcloudDirty, Source, sql, table
@@ -49,9 +52,12 @@ MAX_PROBLEMS = 1_000
 SMALL_FOLDER = 64, 8 << 20  # files and bytes that are read again whenever the folder's etag moved
 TRASH_PAGE = 1_000
 DAY_S = 86_400
+MOUNTS = (GROUP, EXTERNAL)  # whose folders' etags tell less than those of a user's own storage
+MOUNTS_EVERY_S = 3_600
 
 _SOURCES, _DIRTY = table(Source), table(NextcloudDirty)
 _LIST = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
+_SCANNED = sql(select(_SOURCES.c.scanned).where(_SOURCES.c.id == bindparam("source")))
 _SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
 _FAILING = sql(
     select(_DIRTY.c.user, _DIRTY.c.path, _DIRTY.c.why)
@@ -155,6 +161,8 @@ class _Scan:
         self.store, self.recorder, self.clock = job.store, job.recorder, job.clock
         self.problems: list[Problem] = []
         self._others: dict[str, int] = {}  # owners without an account here -> files and folders of theirs
+        (scanned,) = self.store.reader().execute(_SCANNED, (source.row,)).fetchone()
+        self.enters_mounts = scanned is None or int(self.clock()) // MOUNTS_EVERY_S != scanned // MOUNTS_EVERY_S
 
     async def run(self) -> Summary:
         self.source.line.is_scanning = True
@@ -263,7 +271,9 @@ class _Scan:
                     stack[-1].failed.append(True)
                 continue
             child = folder.left.pop()
-            if rows.get_folder(self.store.reader(), row, viewer, child.path) == child.etag:
+            if rows.get_folder(self.store.reader(), row, viewer, child.path) == child.etag and not (
+                self.enters_mounts and child.mount in MOUNTS
+            ):
                 continue
             try:
                 entered = await self._enter(looker, session, child.path, is_first)

@@ -213,7 +213,9 @@ class SmallSession:
 
     def _folder(self, path: str) -> Node:
         etag = str(self.cloud.etags.get((self.user, path), 0))
-        return Node(1_000_000, path, True, f"{path}#{etag}", 0, 0, 0, self.user, "", "", False)
+        mounts = {f.mount for f in self._mine() if path and f.path.startswith(f"{path}/")}
+        mount = mounts.pop() if len(mounts) == 1 else ""
+        return Node(1_000_000, path, True, f"{path}#{etag}", 0, 0, 0, self.user, mount, "", False)
 
     def _node(self, f: File) -> Node:
         owner = self.user if f.mount else f.owner

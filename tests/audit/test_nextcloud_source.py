@@ -502,6 +502,21 @@ def test_external_storage_tells_no_versions(town: Town) -> None:
     assert (town.told(file), town.current(file).user) == (["adopted", "written"], "/external")
 
 
+@pytest.mark.parametrize("mount", ["group", "external"])
+def test_change_in_a_mount_that_moves_no_etag_is_found_within_the_hour(town: Town, mount: str) -> None:
+    """A version restore in a group folder, a write beside Nextcloud: all folders there are entered once an hour."""
+    file = town.cloud.put("team/d/a", b"1", 100)
+    town.cloud.files[file].mount = mount
+    town.log.clock.now -= town.log.clock.now % 3_600
+    town.scan()
+    changed = town.cloud.files[file]
+    changed.data, changed.mtime, changed.versions[100] = b"2", 200, b"1"
+    for later, steps in ((1_000, ["adopted"]), (2_500, ["adopted"]), (100, ["adopted", "written"])):
+        town.log.clock.now += later
+        town.scan()
+        assert town.told(file) == steps
+
+
 def test_file_given_to_another_user(tmp_path: Path) -> None:
     """A transfer of ownership: one chain ends as the old owner's, the new one's goes on from it; nothing is deleted."""
     town = Town(tmp_path / "log", "alice", "bob")

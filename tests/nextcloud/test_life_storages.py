@@ -148,3 +148,55 @@ def test_external_storage_is_the_instances(real: Cloud, life: Life, occ: Occ, tm
                 life.judge("Disk/there.txt", b"changed behind Nextcloud's back", seed=seed)
 
     asyncio.run(story())
+
+
+@contextmanager
+def team_folder(occ: Occ, *hands: Hand) -> Iterator[str]:
+    """A folder of a group of these users, gone afterwards. The app is not part of every Nextcloud."""
+    if "groupfolders" not in json.loads(occ("app:list", "--output=json"))["enabled"]:
+        pytest.skip("this Nextcloud has no groupfolders: no group folder was tried")
+    group = f"audit-test-{hands[0].uid[-6:]}"
+    occ("group:add", group)
+    number = occ("groupfolders:create", group).strip()
+    try:
+        occ("groupfolders:group", number, group, "read", "write", "share", "delete")
+        for hand in hands:
+            occ("group:adduser", group, hand.uid)
+        yield group
+    finally:
+        occ("groupfolders:delete", "--force", number)
+        occ("group:delete", group)
+
+
+def test_group_folder_is_the_instances(real: Cloud, life: Life, occ: Occ) -> None:
+    """A file of a group is one file, whoever of them writes: one chain, under the organisation's root, versions too."""
+
+    async def story() -> None:
+        async with throw_away_user(real) as (ada, session), throw_away_user(real) as (bea, _):
+            with team_folder(occ, ada, bea) as folder:
+                life.record(real.url, [ada, bea], instance=True)
+                path = f"{folder}/plan.txt"
+                await ada.save(path, b"one", START)
+                await life.settle()
+                life.judge(path, b"one", seed=life.instance)
+                await bea.save(path, b"two", START + 100)
+                await bea.save(path, b"three", START + 200)
+                await life.settle()
+                life.judge(path, b"three", seed=life.instance)
+                assert life.steps() == ["created", "written", "written"]
+                node = await session.stat(path)
+                assert node is not None
+                assert await ada.restore_version(node.file_id, str(START + 100)) in (201, 204)
+                await ada.save(f"{folder}/other.txt", b"", START)  # a restore there moves no folder's etag
+                await life.settle()
+                life.judge(path, b"two", seed=life.instance)
+                assert life.steps() == ["created", "written", "written", "reverted"]
+                await bea.move(path, f"{folder}/moved.txt")
+                await life.settle()
+                life.judge(f"{folder}/moved.txt", b"two", seed=life.instance)
+                await ada.delete(f"{folder}/moved.txt")
+                await life.settle()
+                gone = life.judge(f"{folder}/moved.txt", b"two", expect=2, seed=life.instance)
+                assert gone["findings"][0]["reason"] == "deleted"
+
+    asyncio.run(story())
