@@ -33,7 +33,7 @@ from pathlib import Path
 
 from audit.errors import AuditError, Fatal, PeerFailed, TryLater
 from audit.mirror import Finding, Mirror, Target
-from audit.succession import Succession
+from audit.succession import BadSuccession, Succession
 from audit.tile_reader import Fetch, TileReader
 from audit.witness import (
     CONFLICT,
@@ -175,6 +175,8 @@ class Auditor:
         try:
             if isinstance(refusal, Finding):
                 value = await of_finding(refusal, mirror, target, tiles, self._folder, now)
+            elif isinstance(refusal, BadSuccession):
+                value, log = refusal.evidence(now), self._store.log(refusal.old)
             else:
                 value = await of_notes(known_note, target.note, tiles, now)
             if value is not None and log is not None:

@@ -2,7 +2,8 @@
 
     leaf 0         04 || hash: the note comes from URL/loss, with the old key's word for the new origin
     the note       signed by a key that this node was told of; not older than what it cosigned itself
-    one successor  of each origin, in witness.db: nothing is cosigned for the old origin any more, nor for another one
+    one successor  of each origin, in witness.db, with its declaration: nothing is cosigned for the old origin any more,
+                   nor for another one, and two declarations make evidence
     leaf i         what our mirror of the old origin holds as leaf i-1, map commitments apart; none is missing
 
 What breaks this is refused each time it is asked about, and kept as a finding. Of an origin that was never watched here
@@ -19,6 +20,7 @@ from audit.witness import FINDING, Inconsistent
 from audit.witness_store import AUDITOR, WITNESS, Store
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.errors import Error, Malformed
+from verifier.evidence import FORK, successor_evidence
 from verifier.leaf import LOSS, MAP
 from verifier.loss import MAX_LOSS_SIZE, loss_leaf, open_declared, parse_loss
 from verifier.note import parse_note
@@ -34,9 +36,14 @@ if TYPE_CHECKING:
 class BadSuccession(Inconsistent):
     """A log that says it goes on from another one, and does not as SPEC 6.5 has it."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, old: str = "", declared: Sequence[tuple[str, Declared]] = ()) -> None:
         super().__init__(FINDING, f"declared loss: {message}")
-        self.fault = CHAIN_BROKEN
+        self.fault = FORK if declared else CHAIN_BROKEN
+        self.old, self._declared = old, declared
+
+    def evidence(self, now: int) -> dict[str, object] | None:
+        """What convinces a third person of two declarations; nothing else does by itself."""
+        return successor_evidence(now, *self._declared) if self._declared else None
 
 
 class Succession:
@@ -82,9 +89,11 @@ class Succession:
             head = self._store.head(signer, old)
             if head is not None and (head.size > tree.size or head.size == tree.size and head.root != tree.root):
                 raise BadSuccession(f"its note of {old} has size {tree.size}, and size {head.size} was cosigned here")
-        successor = self._store.succeed(old, origin)
+        successor = self._store.succeed(old, origin, data.decode("utf-8"))
         if successor != origin:
-            raise BadSuccession(f"{old} goes on as {successor} already: two logs cannot go on from one note")
+            first = parse_loss(self._store.declaration(old).encode("utf-8"))[0]
+            message = f"{old} goes on as {successor} already: two logs cannot go on from one note"
+            raise BadSuccession(message, old, [(successor, first), (origin, newest)])
 
     def _open(self, newest: Declared, origin: str, old: str) -> tuple[object, Checkpoint]:
         log, known = self._store.log(origin), self._store.log(old)

@@ -170,7 +170,12 @@ def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connecti
     if not path.is_file():
         raise Usage(f"{path} is missing: a signer without its memory may sign a fork; make a new node with new keys")
     conn = connect(path, factory)
-    found = dict(conn.execute("SELECT key, value FROM meta WHERE key <> 'retired' AND key NOT LIKE 'successor %'"))
+    found = dict(
+        conn.execute(
+            "SELECT key, value FROM meta WHERE key <> 'retired' AND key NOT LIKE 'successor %'"
+            " AND key NOT LIKE 'declaration %'"
+        )
+    )
     if found.pop("schema_version", None) != str(SCHEMA_VERSION) or found != vkeys:
         conn.close()
         raise Usage(f"{path}: made by another version of this program, or for other keys")
@@ -301,11 +306,17 @@ class Store:
 
     # Origins after a declared loss
 
-    def succeed(self, old: str, origin: str) -> str:
+    def succeed(self, old: str, origin: str, declaration: str) -> str:
         """The one origin that goes on from an old one: this one from now on, where there was none."""
+        rows = (f"successor {old}", origin), (f"declaration {old}", declaration)
         with self._transaction() as conn:
-            conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", (f"successor {old}", origin))
+            conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", rows)
         return self.successor(old) or origin
+
+    def declaration(self, old: str) -> str:
+        """What the successor served as its word for it; it stands against another one."""
+        rows = self._read("SELECT value FROM meta WHERE key = ?", f"declaration {old}")
+        return str(rows[0][0]) if rows else ""
 
     def successor(self, old: str) -> str | None:
         """The origin that goes on from this one, for which nothing is cosigned any more."""

@@ -9,6 +9,7 @@ SPEC 9.1. Whoever has the log's public key, and for a rollback the cosigner's, n
     other-prefix    notes, root, hashes               the bigger tree grew out of another one than the smaller
     rolled-back     notes                             one cosigner signed the smaller tree at the later time
     two-histories   proofs                            two whole proofs of one chain that differ at a step they share
+    two-successors  declared                          the log declared a loss twice, for two origins (SPEC 6.5)
     broken-replay   note, size, peaks, leaves,        leaves under a signed root break a rule of SPEC 6: the first
                     hashes, chains                    `size` leaves as subtrees, then leaf by leaf (`verifier.replay`)
 
@@ -24,22 +25,23 @@ import json
 from collections.abc import Sequence
 
 from verifier.chain import Binding, genesis, link
-from verifier.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint_unverified
+from verifier.checkpoint import MAX_ORIGIN_SIZE, Checkpoint, open_checkpoint, parse_checkpoint_unverified
 from verifier.encoding import (
     HASH_SIZE,
+    check_text,
     decode_base64,
     decode_decimal,
     decode_hashes,
     encode_base64,
     encode_hashes,
 )
-from verifier.entry import MAX_ENTRIES, entry_hash
+from verifier.entry import MAX_ENTRIES, SIGNATURE_SIZE, entry_hash
 from verifier.errors import Malformed, NotProven, RootMismatch
 from verifier.leaf import ENTRY, ENTRY_SIZE, MapLeaf, encode_leaf
 from verifier.map import EMPTY, MAX_SIBLINGS, Place, map_value, verify_place, verify_presence
 from verifier.merkle import MAX_PROOF_HASHES, append_leaf, fold_right, leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, parse_note, verify_cosignatures
-from verifier.proof import MAX_PROOF_SIZE, Proof, format_proof, members, parse_object, parse_proof
+from verifier.proof import MAX_PROOF_SIZE, Declared, Proof, format_proof, members, parse_object, parse_proof
 from verifier.record import NamedTuple
 from verifier.replay import Known, Tip, find_broken
 
@@ -53,6 +55,7 @@ TWO_ROOTS = "two-roots"
 OTHER_PREFIX = "other-prefix"
 ROLLED_BACK = "rolled-back"
 TWO_HISTORIES = "two-histories"
+TWO_SUCCESSORS = "two-successors"
 BROKEN_REPLAY = "broken-replay"
 FORK, ROLLBACK = "fork", "rollback"  # what a proof convicts of, besides `replay.CHAIN_BROKEN` and `MAP_WRONG`
 
@@ -61,6 +64,7 @@ _MEMBERS = {
     OTHER_PREFIX: ("notes", "root", "hashes"),
     ROLLED_BACK: ("notes",),
     TWO_HISTORIES: ("proofs",),
+    TWO_SUCCESSORS: ("declared",),
     BROKEN_REPLAY: ("note", "size", "peaks", "leaves", "hashes", "chains"),
 }
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -79,6 +83,7 @@ class Evidence(NamedTuple):
     peaks: list[bytes]
     leaves: list[bytes]
     chains: list[Known]
+    declared: list[tuple[str, Declared]]
 
 
 class Proven(NamedTuple):
@@ -100,6 +105,20 @@ def note_evidence(kind: str, seen: int, *notes: bytes) -> dict[str, object]:
 def history_evidence(seen: int, *proofs: Proof) -> dict[str, object]:
     """Evidence made of whole proofs."""
     return _evidence(TWO_HISTORIES, seen, proofs=[format_proof(proof).decode("utf-8") for proof in proofs])
+
+
+def successor_evidence(seen: int, *declared: tuple[str, Declared]) -> dict[str, object]:
+    """Evidence made of two declarations, each with the new origin that it names."""
+    shown = [
+        {
+            "origin": origin,
+            "note": one.note.decode("utf-8"),
+            "key": encode_base64(one.key),
+            "signature": encode_base64(one.signature),
+        }
+        for origin, one in declared
+    ]
+    return _evidence(TWO_SUCCESSORS, seen, declared=shown)
 
 
 def prefix_evidence(seen: int, notes: Sequence[bytes], root: bytes, hashes: list[bytes]) -> dict[str, object]:
@@ -190,7 +209,23 @@ def parse_evidence(data: bytes) -> Evidence:
         decode_hashes(get("peaks", ""), "peaks", MAX_PROOF_HASHES),
         [decode_base64(leaf, "leaves", limit=MAX_LEAF_SIZE) for leaf in _list(get("leaves", []), "leaves")],
         _chains(_list(get("chains", []), "chains")),
+        _declared(get("declared")) if kind == TWO_SUCCESSORS else [],
     )
+
+
+def _declared(value: object) -> list[tuple[str, Declared]]:
+    if type(value) is not list or len(value) != 2:
+        raise Malformed("want two", "declared")
+    found = []
+    for item in value:
+        origin, note, key, signature = members(item, "declared", "origin", "note", "key", "signature")
+        one = Declared(
+            _note(note, extensions=False),
+            decode_base64(key, "declared.key", HASH_SIZE),
+            decode_base64(signature, "declared.signature", SIGNATURE_SIZE),
+        )
+        found.append((check_text(origin, "declared.origin", MAX_ORIGIN_SIZE), one))
+    return found
 
 
 def _texts(value: object, where: str) -> list[str]:
@@ -268,6 +303,8 @@ def verify_evidence(
         return _rolled_back(evidence, log_keys, cosigners)
     if evidence.kind == TWO_HISTORIES:
         return _two_histories(evidence, log_keys)
+    if evidence.kind == TWO_SUCCESSORS:
+        return _two_successors(evidence, log_keys)
     return _broken_replay(evidence, log_keys)
 
 
@@ -331,6 +368,18 @@ def _two_histories(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Prove
         if left != right:
             return Proven(origins.pop(), FORK, f"two signed histories of one chain differ at step {seq}")
     raise nothing_proven("both histories agree in every step that they share")
+
+
+def _two_successors(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Proven:
+    from verifier.loss import open_declared
+
+    (one, first), (other, second) = evidence.declared
+    trees = [open_declared(declared, origin, log_keys)[1] for origin, declared in evidence.declared]
+    if trees[0].origin != trees[1].origin:
+        raise nothing_proven("the notes are of two logs")
+    if (one, first.key) == (other, second.key):
+        raise nothing_proven("both declare the same origin with the same key")
+    return Proven(trees[0].origin, FORK, f"the log said that it goes on as {one!r}, and as {other!r} with another key")
 
 
 def _proven_heads(proof: Proof, log_keys: Sequence[VerifierKey]) -> list[bytes]:

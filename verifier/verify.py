@@ -40,13 +40,13 @@ from verifier.chain import (
     open_step,
     unsigned_close,
 )
-from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
+from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier, parse_checkpoint_unverified
 from verifier.entry import Closed, Content, Operation, Part, Seen, TaintKind, entry_hash
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
-from verifier.note import Note, find_signature, verify_cosignature
+from verifier.note import Note, find_signature, parse_note, verify_cosignature
 from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
 from verifier.proof import Bracket, Line, Proof
 from verifier.verdict import Finding, Memory, Question, Report, Times, Trust, Verdict
@@ -579,9 +579,28 @@ def _continue_lost(run: Run, seen: Checkpoint) -> None:
             raise NotProven("loss-hides", message)
         run.continues = True
         return
+    _refuse_two_successors(run)
     if run.question.as_of is None:
         what = f"the proof is of {run.tree.origin!r}, and {seen.origin!r} was seen before"
         raise NotProven("unconnected", f"{what}: no declared loss leads from the one to the other")
+
+
+def _refuse_two_successors(run: Run) -> None:
+    """[R] The stored proof and this one say of one origin that it goes on, under two: a fork, if both are signed."""
+    stored, loss = run.memory.chain, run.proof.loss
+    if stored is None or stored.loss is None or loss is None:
+        return
+    from verifier import evidence
+
+    seen = parse_checkpoint_unverified(parse_note(stored.checkpoint).text)
+    shown = (seen.origin, stored.loss.declared[0]), (run.tree.origin, loss.declared[0])
+    value = evidence.successor_evidence(run.question.now, *shown)
+    try:
+        data = evidence.format_evidence(value)
+        proven = evidence.verify_evidence(evidence.parse_evidence(data), run.log_keys)
+    except (Malformed, NotProven):
+        return
+    raise Fork(proven.statement, value)
 
 
 def _gave_up(closed: Line, stored: Proof) -> bool:

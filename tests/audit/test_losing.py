@@ -43,8 +43,9 @@ from verifier.commands.closing import sign_closed
 from verifier.commands.seal import sign_seal
 from verifier.encoding import encode_base64
 from verifier.entry import Seen, encode_seal_body
+from verifier.evidence import parse_evidence, verify_evidence
 from verifier.loss import format_loss, loss_message, parse_loss
-from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_vkey, sign_note
+from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_vkey, parse_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Declared, Proof, parse_proof
 from verifier.verdict import Memory, Question, Report, Trust, Verdict
@@ -549,6 +550,9 @@ def test_two_declarations_of_one_note(ruin: Ruin) -> None:
     ruin.open()
     assert ruin.service.store.origin == first.origin
     assert "goes on as log.example/files/other already" in refusals(ruin, node)
+    (path,) = (ruin.path / NAMES[0] / "evidence").glob("*-two-successors-*.json")
+    proven = verify_evidence(parse_evidence(path.read_bytes()), [parse_vkey(ruin.made.vkey)])
+    assert (proven.origin, proven.fault) == (ORIGIN, "fork"), "a third person with the old key alone is convinced"
     assert old.store.origin == ORIGIN
     with pytest.raises(Ended, match="goes on as"):
         node.store.advance(WITNESS, ORIGIN, None, ruin.clock.now, None)  # type: ignore[arg-type]

@@ -2,13 +2,14 @@
 // came from judging changed files with both.
 import {
   H, Malformed, ZERO32, absence, b32, bad, base64, cat, consistency, decimal, entryBytes, hashes, inclusion, leafHash, list, mapValue,
-  members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, sha3, tag, text, u64, utf8, vkey,
+  members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, sha3, signed, tag, text, u64, utf8, vkey,
 } from './verifier.mjs';
 
 class Nothing extends Error {}
 const nothing = (why) => { throw new Nothing(why); };
 const MIB = 1024 * 1024;
 const MEMBERS = { 'two-roots': ['notes'], 'other-prefix': ['notes', 'root', 'hashes'], 'rolled-back': ['notes'], 'two-histories': ['proofs'],
+  'two-successors': ['declared'],
   'broken-replay': ['note', 'size', 'peaks', 'leaves', 'hashes', 'chains'] };
 
 /** What a case's file convicts the log of: 'fork', 'rollback', 'chain-broken', 'map-wrong', 'NOTHING' or 'MALFORMED'. */
@@ -35,7 +36,14 @@ function parseEvidence(s) {
   decimal(v.seen);
   const two = (x) => (Array.isArray(x) && x.length === 2 && x.every((t) => typeof t === 'string') ? x : bad('want two'));
   const e = { kind: v.kind };
-  if (v.kind === 'two-histories') e.proofs = two(v.proofs).map(wholeProof);
+  if (v.kind === 'two-successors') {
+    if (!Array.isArray(v.declared) || v.declared.length !== 2) bad('want two');
+    e.declared = v.declared.map((x) => { members(x, 'origin', 'note', 'key', 'signature');
+      const signature = base64(x.signature);
+      if (signature.length !== 64) bad('signature');
+      if (typeof x.origin !== 'string' || !x.origin || utf8(x.origin).length > 255 || /[\u0000-\u001f\u007f]/.test(x.origin)) bad('origin');
+      return { origin: x.origin, raw: x.note, note: parseNote(x.note), key: b32(x.key), signature }; });
+  } else if (v.kind === 'two-histories') e.proofs = two(v.proofs).map(wholeProof);
   else if (v.kind === 'broken-replay') {
     e.note = parseNote(v.note); e.size = decimal(v.size); e.peaks = hashes(v.peaks, 63); e.hashes = hashes(v.hashes, 63);
     e.leaves = list(v.leaves, 262144, base64);
@@ -71,7 +79,18 @@ function opened(note, reader) {                              // 9.1: signed by a
   return n;
 }
 
+function twoSuccessors({ declared }, reader) {                // 6.5
+  for (const d of declared) {
+    const n = opened(d.note, reader);
+    const message = cat(tag('loss'), text(d.origin), d.key, sha3(utf8(d.raw)));
+    if (n.size === 0n || n.origin === d.origin || !signed(reader.logs[0].raw, message, d.signature)) nothing('loss-note');
+  }
+  const [a, b] = declared;
+  return a.origin === b.origin && same(a.key, b.key) ? nothing('no-contradiction') : 'fork';
+}
+
 function judge(e, reader) {
+  if (e.kind === 'two-successors') return twoSuccessors(e, reader);
   if (e.kind === 'two-histories') return twoHistories(e, reader);
   if (e.kind === 'broken-replay') return brokenReplay(e, reader);
   const [small, big] = e.notes.map((n) => opened(n, reader)).sort((a, b) => (a.size < b.size ? -1 : a.size > b.size ? 1 : 0));

@@ -89,7 +89,7 @@ export function goodKey(raw) {
 }
 const DER = Buffer.from('302a300506032b6570032100', 'hex');
 const keyObject = (raw) => createPublicKey({ key: cat(DER, raw), format: 'der', type: 'spki' });
-const signed = (raw, message, signature) => signature.length === 64 && edVerify(null, message, keyObject(raw), signature);
+export const signed = (raw, message, signature) => signature.length === 64 && edVerify(null, message, keyObject(raw), signature);
 
 // ---------------------------------------------------------------- C2SP: keys, policies, notes
 const SPACE = /[\p{White_Space}]/u;
@@ -781,6 +781,15 @@ function run(c, f) {
     const shown = p.pinned;
     if (!pin) return;
     if (elsewhere) {
+      const o = stored();
+      if (!before && o?.loss && p.loss) {                    // 9.1 two-successors
+        const one = o.loss.declared[0], other = p.loss.declared[0], then = o.checkpoint.origin;
+        const signedBy = (d, after) => d.note.origin !== after && d.note.size > 0n && !noteFault(openNote(d.note, wp, d.note.origin), wp, d.note.origin) &&
+          wp.logs.some((k) => k.name === d.note.origin && d.note.lines.some((l) => l.name === k.name && l.id === k.id) &&
+            signed(k.raw, cat(tag('loss'), text(after), d.key, sha3(utf8(d.raw))), d.signature));
+        if (one.note.origin === other.note.origin && (then !== origin || !same(one.key, other.key)) && signedBy(one, then) && signedBy(other, origin))
+          return ['FORK', 'fork', 'two-successors'];
+      }
       if (!before) return asOf ? undefined : [N, 'unconnected', 'origin'];
       if (before.size === pin.size && !same(before.root, pin.root)) return ['FORK', 'fork', 'two-roots'];
       return pin.size > before.size ? [N, 'loss-hides'] : undefined;

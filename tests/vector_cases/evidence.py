@@ -15,6 +15,7 @@ from tests.builder import secret
 from tests.fakes import NOW, FakeLog, digest, map_value
 from tests.reference import consistency, mth, split
 from verifier.encoding import encode_base64
+from verifier.loss import loss_message
 from verifier.note import COSIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, parse_note, sign_note
 from verifier.proof import format_proof
 
@@ -479,3 +480,66 @@ def evidence_of_one_note() -> tuple[FakeLog, Value]:
 def evidence_with_a_leading_zero() -> tuple[FakeLog, Value]:
     log = skipping()
     return log, replay(log, 20, 24) | {"size": "020"}
+
+
+# Two declared losses
+
+
+def successor(log: FakeLog, origin: str, number: int = 1, signer: FakeLog | None = None, note: bytes = b"") -> Value:
+    """The log's word that it goes on under an origin with some key."""
+    note, key = note or log.checkpoint(), digest(b"new key", number)
+    signature = (signer or log).signer.sign(loss_message(origin, key, note))
+    return {
+        "origin": origin,
+        "note": note.decode(),
+        "key": encode_base64(key),
+        "signature": encode_base64(signature),
+    }
+
+
+def successors(*declared: Value) -> Value:
+    return evidence("two-successors", declared=list(declared))
+
+
+@case("fork", "a log declares a loss twice, and goes on under two origins")
+def two_successors() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, successors(successor(log, "log.example/one/2"), successor(log, "log.example/one/other"))
+
+
+@case("fork", "a log declares a loss twice, for two keys of one new origin, from two notes")
+def two_successors_by_key() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    first = successor(log, "log.example/one/2")
+    return log.grow(3), successors(first, successor(log, "log.example/one/2", 2))
+
+
+@case(NOTHING, "the same declaration twice")
+def two_successors_that_are_one() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, successors(successor(log, "log.example/one/2"), successor(log, "log.example/one/2"))
+
+
+@case(NOTHING, "one of two declarations is not signed by the log")
+def two_successors_of_which_one_is_made_up() -> tuple[FakeLog, Value]:
+    log, eve = FakeLog().grow(9), FakeLog("eve.example/log", b"\x09" * 32)
+    made_up = successor(log, "eve.example/log", signer=eve)
+    return log, successors(successor(log, "log.example/one/2"), made_up)
+
+
+@case(NOTHING, "one of two declarations names the origin of its own note")
+def two_successors_of_which_one_is_the_log_itself() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, successors(successor(log, "log.example/one/2"), successor(log, log.origin))
+
+
+@case(NOTHING, "one of two declarations is over the note of another log")
+def two_successors_of_two_logs() -> tuple[FakeLog, Value]:
+    log, other = FakeLog().grow(9), FakeLog("log.example/two", b"\x09" * 32).grow(4)
+    return log, successors(successor(log, "log.example/one/2"), successor(other, "log.example/one/other"))
+
+
+@case(MALFORMED, "three declarations")
+def three_successors() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, successors(*[successor(log, f"log.example/one/{n}") for n in (2, 3, 4)])

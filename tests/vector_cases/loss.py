@@ -146,6 +146,15 @@ def two_declared_losses_of_one_origin() -> Ask:
     return Ask(world, world.prove(1), memory=Memory(max_note(other)))
 
 
+@case(FORK, "fork", "declared-loss")
+def two_declared_losses_of_one_origin_both_shown() -> Ask:
+    """[R] The same, where the client has stored a proof under the one origin: both declarations convict the log."""
+    world, other = lost(), seal(lost("log.example/files/other"))
+    line = f"log {format_vkey(other.log.verifier_key)}\n".encode()
+    world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
+    return Ask(world, world.prove(1), memory=Memory(max_note(other), other.prove(1)))
+
+
 @case(NOT_PROVEN, "unconnected")
 def old_origin_after_a_declared_loss() -> Ask:
     """[R] The old origin goes on as if nothing had been declared, and the client has seen the new one."""

@@ -29,6 +29,7 @@ _KINDS = {
     "other-prefix": "The log signed a tree that did not grow out of a smaller one that it signed.",
     "rolled-back": "One witness cosigned a smaller tree after a bigger one, so the log went back.",
     "two-histories": "Two signed histories of one file differ at a step that they share.",
+    "two-successors": "The log declared a loss twice, and goes on under two origins after one.",
     "broken-replay": "Leaves of a signed tree break the rules: a chain that is not followed, or a wrong map.",
 }
 
@@ -212,6 +213,7 @@ def evidence_data(evidence: Evidence) -> dict[str, object]:
         "seen": str(evidence.seen),
         "notes": [note.decode("utf-8") for note in evidence.notes],
         "proofs": [proof_data(proof) for proof in evidence.proofs],
+        "declared": [{"origin": origin, "key": one.key.hex()} for origin, one in evidence.declared],
         "leaves": str(len(evidence.leaves)),
         "chains": [known.place.key.hex() for known in evidence.chains],
         "verdict": None,
@@ -226,6 +228,8 @@ def evidence_text(evidence: Evidence) -> str:
         lines += _note_lines(f"note {number}", note)
     for number, proof in enumerate(evidence.proofs, 1):
         lines += [f"history {number}:", proof_text(proof), ""]
+    for origin, one in evidence.declared:
+        lines += [f"goes on as {escape(origin)}, key {one.key.hex()}", *_note_lines("from", one.note)]
     if evidence.leaves:
         last = evidence.size + len(evidence.leaves) - 1
         lines += [f"leaves {evidence.size} to {last}: the last one is accused"]
