@@ -49,6 +49,7 @@ from audit.nextcloud.tail import Tail
 from audit.prover import Prover
 from audit.publisher import REFRESH_S, Accepted, Publisher, Signed, Target, read_newest_signed, read_proof_tree
 from audit.recorder import Recorder
+from audit.remaining import Remaining
 from audit.scanning import Job, Stopped, Summary
 from audit.schema import ONE, ZERO, Pending, sql, table
 from audit.sources import HintedSource, ScanSource, open_access
@@ -61,6 +62,7 @@ PUBLISH_AFTER_S = 5.0  # a change is in a tree about this long after it was reco
 SCAN_EVERY_S = 60.0
 TICK_S = 30.0  # how often timers are looked at: refresh, the auditors' timeout, what failed
 LOOK_RETRY_S = 5.0  # after looks that failed as a whole: the Nextcloud is away
+SAY_EVERY_S = 60.0  # how far a long scan is
 GRACE_S = 60  # a quorum takes its time; only what takes longer is called degraded
 
 _HAS_PENDING = sql(select(table(Pending).c.n).limit(ONE).offset(ZERO))
@@ -249,7 +251,7 @@ class Service:
             self._scan_due.clear()
             for source in self.sources:
                 try:
-                    self._heard(await asyncio.to_thread(source.scan, self._job()))
+                    self._heard(await asyncio.to_thread(source.scan, self._scan_job(source.name)))
                 except Stopped:
                     return
                 except Fatal:
@@ -269,6 +271,17 @@ class Service:
             [self.directory.path],
             enrolled_only=self._enrol_first,
         )
+
+    def _scan_job(self, name: str) -> Job:
+        """A scan that takes long says now and then how far it is."""
+        remaining = Remaining(self.clock)
+
+        def progress(how_far: Progress) -> None:
+            self._check_stop(how_far)
+            if line := remaining.due(how_far, SAY_EVERY_S):
+                self._say(f"scan of {name}: {line}")
+
+        return self._job()._replace(progress=progress)
 
     def _check_stop(self, _: Progress) -> None:
         if self._stop_scan.is_set():

@@ -6,14 +6,16 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from typing import TextIO
 
 from audit.commands import common
 from audit.directory import locked, open_log
 from audit.folder import Progress
 from audit.recorder import Recorder
+from audit.remaining import Remaining
 from audit.scanning import Job, Summary
 from audit.sources import SPECS, open_source, with_limits
-from verifier.words import escape, format_duration
+from verifier.words import escape
 
 DESCRIPTION = "Scan a source once and record what changed. Publishing is `serve`'s work."
 EXAMPLES = """examples:
@@ -48,7 +50,7 @@ def run(args: Namespace) -> int:
         log = open_log(args.data)
         try:
             source = with_limits(open_source(log.store, args.data, args.source), common.limits_of(args))
-            show = Shown(time.monotonic).show if sys.stderr.isatty() else None
+            show = show_on(sys.stderr) if sys.stderr.isatty() else None
             recorder = Recorder(log.store, time.time)
             summary = source.scan(Job(log.store, recorder, time.time, show, [args.data], full=args.full))
             if show:
@@ -59,38 +61,14 @@ def run(args: Namespace) -> int:
     return 0
 
 
-class Shown:
-    """One line that is written over and over, with what is left once that can be told."""
+def show_on(stream: TextIO) -> Callable[[Progress], None]:
+    """One line that is written over and over."""
+    remaining = Remaining(time.monotonic)
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._first = clock, 0.0
-        self._begun: Progress | None = None
+    def show(progress: Progress) -> None:
+        print(f"\r{remaining.line(progress)}\x1b[K", end="", file=stream, flush=True)
 
-    def show(self, progress: Progress) -> None:
-        print(f"\r{self.line(progress)}\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def line(self, progress: Progress) -> str:
-        total = "?" if progress.files_total is None else f"{progress.files_total:,}"
-        done, size = progress.bytes_hashed >> 20, progress.bytes_total >> 20
-        left = self._left(progress)
-        end = "" if left is None else f", {format_duration(left)} left"
-        return f"{progress.files_seen:,} of {total} files, {done:,} of {size:,} MiB read{end}"
-
-    def _left(self, progress: Progress) -> int | None:
-        """Seconds, at the pace since the first report; bytes or files, whichever take longer."""
-        if self._begun is None or progress.files_total is None:
-            self._begun, self._first = progress, self._clock()
-            return None
-        elapsed, begun, longest = self._clock() - self._first, self._begun, 0.0
-        for now, then, end in (
-            (progress.files_seen, begun.files_seen, progress.files_total),
-            (progress.bytes_hashed, begun.bytes_hashed, progress.bytes_total),
-        ):
-            if now < end:
-                if now == then:
-                    return None
-                longest = max(longest, elapsed * (end - now) / (now - then))
-        return int(longest)
+    return show
 
 
 def summary_data(summary: Summary) -> dict[str, object]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from audit.chains import find_current, load_chain
-from audit.commands.record import Shown
 from audit.errors import PeerFailed
 from audit.folder import Progress
 from audit.fsck import Keys, check_log
@@ -20,6 +19,7 @@ from audit.nextcloud.limits import Budget, Limits, Rate
 from audit.nextcloud.samehost import HostConfig, HostFirst, HostSession, open_host
 from audit.nextcloud.source import add_nextcloud
 from audit.nextcloud.values import Reading, Session, Version
+from audit.remaining import Remaining
 from audit.scanning import Job, Stopped, Summary
 from tests.audit.log_setup import LogSetup
 from tests.nextcloud.databases import KINDS
@@ -279,7 +279,7 @@ def test_path_that_no_entry_can_hold_is_put_off_alone(town: Town) -> None:
 def test_progress_says_how_long_it_takes() -> None:
     """By files or bytes, whichever take longer, at the pace since the first report; nothing before that can be told."""
     now = [100.0]
-    shown = Shown(lambda: now[0])
+    shown = Remaining(lambda: now[0])
     assert shown.line(Progress(50, 1_000, 0, 2 << 20)) == "50 of 1,000 files, 0 of 2 MiB read"
     now[0] += 10
     assert shown.line(Progress(50, 1_000, 0, 2 << 20)).endswith("read")
@@ -287,6 +287,10 @@ def test_progress_says_how_long_it_takes() -> None:
     assert shown.line(Progress(990, 1_000, 1 << 20, 101 << 20)).endswith(", 16 min left")
     assert shown.line(Progress(1_000, 1_000, 2 << 20, 2 << 20)).endswith(", 0 s left")
     assert shown.line(Progress(1_000, None, 0, 0)).startswith("1,000 of ? files")
+    assert shown.due(Progress(5, 10, 0, 0), 11.0) is None
+    now[0] += 1
+    assert shown.due(Progress(5, 10, 0, 0), 11.0) == "5 of 10 files, 0 of 0 MiB read"
+    assert shown.due(Progress(5, 10, 0, 0), 11.0) is None
 
 
 def test_throttle_holds_for_the_catch_up(town: Town) -> None:
