@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.test_main_path import run
+from tests.nextcloud.browser import browsing
 from tests.nextcloud.clouds import Cloud, Hand, throw_away_user
 from tests.nextcloud.life import START, Life
 from verifier.login import read_login
@@ -56,6 +57,31 @@ async def grant_by_forms(page: str, hand: Hand) -> None:
         assert done.status_code == 200, done.text
 
 
+# Forms are submitted by script, so that a server without its built JavaScript will do.
+SUBMIT = "HTMLFormElement.prototype.submit.call(document.querySelector(arguments[0]))"
+LOG_IN = """
+const form = document.createElement("form"), token = document.head.dataset.requesttoken
+const values = {user: arguments[0], password: arguments[1], requesttoken: token}
+form.method = "post"
+for (const name in values) form.append(Object.assign(document.createElement("input"), {name, value: values[name]}))
+document.body.append(form)
+HTMLFormElement.prototype.submit.call(form)
+"""
+
+
+def grant_in_browser(page: str, hand: Hand, directory: Path) -> None:
+    """A real browser, with its cookies and its Content-Security-Policy."""
+    with browsing(directory) as browser:
+        browser.open(page)
+        browser.until("return !!document.querySelector('#login-form')")
+        browser.run("location.href = document.querySelector('#login-form').action")  # as the page's own script does
+        browser.until("return location.pathname.endsWith('/login') && document.readyState == 'complete'")
+        browser.run(LOG_IN, hand.uid, hand.account_password)
+        browser.until("return !!document.querySelector('form[method=post] [name=stateToken]')")
+        browser.run(SUBMIT, "form[method=post]:has([name=stateToken])")
+        browser.until("return location.pathname.endsWith('/grant') && !document.querySelector('[name=stateToken]')")
+
+
 def token_of(answer: httpx.Response) -> str:
     return html.unescape(field(r'data-requesttoken="([^"]+)"', answer))
 
@@ -69,6 +95,18 @@ def field(pattern: str, answer: httpx.Response) -> str:
 def test_login_by_forms_opens_proofs(real: Cloud, life: Life) -> None:
     """Login Flow v2 as a browser's requests: an app password of the user's own, good for proofs until it is revoked."""
     asyncio.run(log_in(real, life, grant_by_forms))
+
+
+def test_login_in_a_browser_opens_proofs(real: Cloud, life: Life, tmp_path: Path) -> None:
+    """The same in a headless Chromium."""
+    folder = tmp_path / "profile"
+
+    async def grant(page: str, hand: Hand) -> None:
+        await asyncio.to_thread(grant_in_browser, page, hand, folder)
+
+    with browsing(tmp_path / "try"):  # skipped before anything else is made
+        pass
+    asyncio.run(log_in(real, life, grant))
 
 
 async def log_in(cloud: Cloud, life: Life, grant: Grant) -> None:
