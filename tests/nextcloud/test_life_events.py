@@ -13,6 +13,7 @@ from tests.nextcloud.clouds import Cloud, Hand, throw_away_user
 from tests.nextcloud.life import NEVER, START, Life, Occ
 
 pytestmark = pytest.mark.e2e
+WEEKS = 30 * 86_400  # so far apart no version is thinned out by the cron that delivers events
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def test_events_come_while_we_run(real: Cloud, life: Life, occ: Occ) -> None:
                 scans = life.status()["scans"]
                 await hand.save("new.txt", b"one", START)
                 await until("new.txt", "created")
-                await hand.save("new.txt", b"two", START + 100)
+                await hand.save("new.txt", b"two", START + WEEKS)
                 await until("new.txt", "created", "written")
                 await hand.move("new.txt", "renamed.txt")
                 await hand.delete("first.txt")
@@ -76,7 +77,7 @@ def test_events_that_are_lost_are_found(real: Cloud, life: Life, occ: Occ) -> No
         async with throw_away_user(real) as (hand, session):
             for name in ("edited", "moved", "gone", "back", "pay"):
                 await hand.save(f"{name}.txt", b"pay 100 to alice", START)
-            await hand.save("back.txt", b"newer", START + 50)
+            await hand.save("back.txt", b"newer", START + WEEKS)
             life.record(real.url, [hand])
             await life.settle()
             back = await session.stat("back.txt")
@@ -105,8 +106,8 @@ def test_events_that_are_lost_are_found(real: Cloud, life: Life, occ: Occ) -> No
 
 async def meanwhile(hand: Hand, back: int) -> None:
     """Every kind of change."""
-    await hand.save("edited.txt", b"second", START + 10)
-    await hand.save("edited.txt", b"third", START + 20)
+    await hand.save("edited.txt", b"second", START + WEEKS)
+    await hand.save("edited.txt", b"third", START + 2 * WEEKS)
     await hand.make_folder("folder")
     await hand.move("moved.txt", "folder/moved.txt")
     await hand.delete("gone.txt")
