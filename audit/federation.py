@@ -485,7 +485,8 @@ async def _check_part(name: str, checkpoint: Checkpoint, root_of: RootOf) -> Non
         raise Regression(
             f"witness {name} has a tree of size {checkpoint.size} that this log signed, and that is not in this store: "
             "it was restored from an older copy, or changed. Nothing is signed any more. Stop it, and run "
-            "`nextcloud-audit recover --data DIR --from NODE`: a node that mirrors this log has what is missing"
+            "`nextcloud-audit recover --data DIR --from NODE`: a node that mirrors this log has what is missing "
+            "(where none has, `--declare-loss`)"
         )
 
 
