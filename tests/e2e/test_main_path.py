@@ -54,6 +54,8 @@ class Served:
 class World:
     """Everything below one directory."""
 
+    patience_s = DEADLINE_S
+
     def __init__(self, directory: Path) -> None:
         self.directory, self.folder = directory, directory / "files"
         self.log, self.seed = directory / "log", directory / "seed.txt"
@@ -102,7 +104,7 @@ class World:
 
     def wait_for(self, probe: Callable[[], bool]) -> None:
         """Other processes can only be watched from outside."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + self.patience_s
         while not probe():
             assert time.monotonic() < deadline, self.status()
             time.sleep(0.1)

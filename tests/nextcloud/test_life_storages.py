@@ -76,6 +76,7 @@ def test_encryption_at_rest_changes_no_history(real: Cloud, life: Life, occ: Occ
     async def story() -> None:
         async with throw_away_user(real) as (hand, session):
             await hand.save("before.txt", b"plain", START)
+            life.patience_s = 240  # every request opens the user's keys first: a second and more each
             with encrypted(occ):
                 life.record(real.url, [hand])
                 await hand.save("secret.txt", b"one", START)
