@@ -47,7 +47,7 @@ format: $(VENV)/.installed  ## Format, and mend what the linter can mend
 bench: $(VENV)/.installed  ## Measure everything
 	@$(BIN)/python -m bench
 
-bench-quick: $(VENV)/.installed  ## The same rows on less data
+bench-quick: $(VENV)/.installed  ## Nearly the same rows on less data
 	@$(BIN)/python -m bench --quick
 
 wheel: $(VENV)/.installed  ## Build dist/nextcloud_audit-*.whl
