@@ -120,7 +120,8 @@ class World:
         run("verify", self.folder / path, *words, expect=expect)
 
     def stop(self) -> list[int]:
-        return [served.stop() for served in (*self.nodes, self.server) if served.process.poll() is None]
+        running = [*self.nodes, self.server] if hasattr(self, "server") else self.nodes  # skipped before it was started
+        return [served.stop() for served in running if served.process.poll() is None]
 
 
 @pytest.fixture(scope="module")
