@@ -20,7 +20,7 @@ from audit.chains import find_current, load_chain
 from audit.directory import open_log
 from audit.nextcloud.client import Account, AppAPI, Config, Secret, open_sessions
 from audit.nextcloud.inbox import EventKeys, Inbox
-from audit.nextcloud.known import count_dirty
+from audit.nextcloud.known import count_dirty, next_due
 from audit.nextcloud.limits import Budget, Limits
 from audit.nextcloud.source import NextcloudSource, add_nextcloud
 from audit.service import Service
@@ -120,6 +120,16 @@ class CloudTown(Town):
                 return []
             chain = load_chain(conn, self.service.store, current)
         return [step.entry.operation.word for step in chain.steps]
+
+    async def until(self, probe: Callable[[], object]) -> None:
+        """Lets the loops run. A look that met a change is tried again when it is due: the clock goes on till then."""
+
+        def after_pauses() -> object:
+            due = next_due(self.service.store.reader(), self.cloud.row)
+            self.clock.now = max(self.clock.now, due or 0)
+            return probe()
+
+        await super().until(after_pauses)
 
     def waiting(self) -> int:
         return count_dirty(self.service.store.reader(), self.cloud.row)
