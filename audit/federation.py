@@ -37,6 +37,7 @@ from typing import NamedTuple, Protocol
 
 import httpx
 
+from audit.answers import read_answer
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, TryLater
 from audit.health import Kept
 from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
@@ -156,11 +157,9 @@ class Peer:
                 good = response.status_code == httpx.codes.OK
                 if self._clocks is not None:
                     self._clocks.hear(self.name, response.headers.get("date", ""))
-                data = await _read(response, MAX_NOTE_SIZE if good else MAX_REFUSAL)
+                data = await read_answer(response, MAX_NOTE_SIZE if good else MAX_REFUSAL, self.name)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise PeerFailed(f"{self.name}: {type(error).__name__}") from None
-        except _TooLarge:
-            raise PeerFailed(f"{self.name}: answer too large") from None
         return data if good else self._refused(response, data)
 
     def _refused(self, response: httpx.Response, data: bytes) -> bytes:
@@ -186,10 +185,6 @@ class Disagrees(PeerFailed):
     """The peer answers 422: what we sent does not follow from what it has seen."""
 
 
-class _TooLarge(Exception):
-    """More bytes than an answer may have."""
-
-
 def make_client() -> httpx.AsyncClient:
     """The client for all peers; connections are kept."""
     headers = {"accept-encoding": "identity", "user-agent": "nextcloud-audit"}
@@ -203,15 +198,6 @@ def _keep_alive() -> list[tuple[int, int, int]]:
     times = {"TCP_KEEPIDLE": each_s, "TCP_KEEPINTVL": each_s, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": GONE_AFTER_S * 1000}
     known = [(socket.IPPROTO_TCP, getattr(socket, name), time) for name, time in times.items() if hasattr(socket, name)]
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
-
-
-async def _read(response: httpx.Response, limit: int) -> bytes:
-    data = bytearray()
-    async for piece in response.aiter_raw():
-        data += piece
-        if len(data) > limit:
-            raise _TooLarge
-    return bytes(data)
 
 
 def _retry_after(response: httpx.Response) -> float:

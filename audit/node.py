@@ -42,6 +42,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from audit.answers import read_answer
 from audit.auditor import Auditor
 from audit.errors import Conflict, Fatal, PeerFailed, PeerLacks, TryLater
 from audit.mirror import read_held, read_mirrored
@@ -305,20 +306,15 @@ class HttpFetch:
         )
 
     async def __call__(self, url: str, limit: int) -> bytes:
-        data = bytearray()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S), self._client.stream("GET", url) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
                     raise PeerLacks(f"{url}: got status 404: it is not there")
                 if response.status_code != httpx.codes.OK or "content-encoding" in response.headers:
                     raise PeerFailed(f"{url}: got status {response.status_code}, want 200 and no encoding")
-                async for chunk in response.aiter_raw():
-                    data += chunk
-                    if len(data) > limit:
-                        raise PeerFailed(f"{url}: want at most {limit} bytes")
+                return await read_answer(response, limit, url)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise PeerFailed(f"{url}: {type(error).__name__}") from None
-        return bytes(data)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import httpx
 
+from audit.answers import read_answer
 from audit.enrolment import Unauthorised
 from audit.errors import Refused
 from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, NotAllowed, Secret, Server, as_user
@@ -124,7 +125,7 @@ class Access:
         if known is not None and self._clock() < known[1]:
             return known[0]
         async with self._server.ask("GET", _WHO, {**headers, "OCS-APIRequest": "true"}, "who asks") as response:
-            data = b"" if response is None else await _read(response)
+            data = b"" if response is None else await read_answer(response, MAX_ANSWER, "nextcloud: who asks")
         uid = parse_uid(data)
         self._uids[key] = uid, self._clock() + UID_TTL_S
         if len(self._uids) > UIDS:
@@ -205,12 +206,3 @@ def _is_path(path: str) -> bool:
         return bool(encode_path(path))
     except Malformed:
         return False
-
-
-async def _read(response: httpx.Response) -> bytes:
-    data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > MAX_ANSWER:
-            raise Unauthorised("Authorization: Nextcloud's answer is too large")
-    return bytes(data)

@@ -43,6 +43,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from audit.answers import read_answer
 from audit.errors import PeerFailed, TryLater
 from audit.federation import Busy
 from audit.nextcloud import dav
@@ -301,13 +302,9 @@ async def list_users(server: Server, headers: dict[str, str]) -> list[str]:
     async with server.ask("GET", path, {**headers, "OCS-APIRequest": "true"}, "the list of users") as response:
         if response is None:
             raise PeerFailed("nextcloud: AppAPI is not installed there (404)")
-        data = bytearray()
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > MAX_OCS:
-                raise PeerFailed("nextcloud: the list of users is too large")
+        data = await read_answer(response, MAX_OCS, "nextcloud: the list of users")
     try:
-        users = json.loads(bytes(data))["ocs"]["data"]
+        users = json.loads(data)["ocs"]["data"]
         if type(users) is not list or len(users) > MAX_USERS:
             raise TypeError
         return [check_text(user, "uid", MAX_NAME) for user in users]

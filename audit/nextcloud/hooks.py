@@ -19,8 +19,7 @@ from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import quote
 
-import httpx
-
+from audit.answers import read_answer
 from audit.errors import PeerFailed, Refused
 from audit.nextcloud.client import Secret, Server
 from audit.nextcloud.hints import NODE_EVENTS
@@ -129,13 +128,4 @@ async def _ask(
     async with server.ask(method, path, sent, "webhooks", content) as response:
         if response is None:
             raise Refused(NO_APP)
-        return await _read(response)
-
-
-async def _read(response: httpx.Response) -> bytes:
-    data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > MAX_ANSWER:
-            raise PeerFailed("nextcloud: the list of webhooks is too large")
-    return bytes(data)
+        return await read_answer(response, MAX_ANSWER, "nextcloud: the list of webhooks")
