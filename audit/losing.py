@@ -45,7 +45,7 @@ from audit.recovery import PROBED, Newest, Say, fetch_leaves, rebuild
 from audit.rotation import with_line
 from audit.store import FILE_NAME, open_store
 from audit.tile_reader import Fetch
-from audit.tree import Tree, append_leaves
+from audit.tree import Tree, append_leaves, read_bundle
 from verifier.checkpoint import Checkpoint, format_checkpoint, open_checkpoint
 from verifier.errors import Error, Malformed, NotVerified
 from verifier.files import sync_directory_of, write_atomic, write_secret_new
@@ -71,7 +71,7 @@ from verifier.note import (
 from verifier.policy import Log, Policy, quorum_met
 from verifier.proof import MAX_DECLARED, Declared
 from verifier.replay import Tip, next_tip
-from verifier.tile import ENTRIES, TILE_WIDTH, decode_entry_bundle, tile_width
+from verifier.tile import ENTRIES, TILE_WIDTH, tile_width
 
 BUILD, BEFORE = os.path.dirname(DECLARED), "before-"
 PART = "declare.part"
@@ -356,19 +356,8 @@ def _copy(
 def _leaves_of(log: Directory, size: int, start: int = 0) -> Iterator[bytes]:
     """The leaves start..size-1 of the old tree."""
     for number in range(-(-size // TILE_WIDTH)):
-        row = log.store.reader().execute("SELECT data FROM bundles WHERE n = ?", (number,)).fetchone()
-        if row is None:
-            raise Fatal(f"bundle {number}: missing: run `fsck`")
-        leaves = decode_entry_bundle_part(row[0], tile_width(ENTRIES, number, size))
+        leaves = read_bundle(log.store.reader(), number, tile_width(ENTRIES, number, size))
         yield from leaves[start:] if number == 0 else leaves
-
-
-def decode_entry_bundle_part(data: bytes, width: int) -> list[bytes]:
-    """The first leaves of a bundle, which may hold more by now."""
-    end = 0
-    for _ in range(width):
-        end += 2 + int.from_bytes(data[end : end + 2], "big")
-    return decode_entry_bundle(data[:end], width)
 
 
 def relog(conn: sqlite3.Connection, first: bytes, leaves: Iterable[bytes], say: Say) -> tuple[int, bytes]:

@@ -34,7 +34,7 @@ from verifier.errors import Malformed, NotVerified
 from verifier.merkle import extend_peaks, fold_right, leaf_hash, verify_consistency
 from verifier.note import parse_note
 from verifier.replay import BrokenRule, Known, check_last
-from verifier.tile import ENTRIES, TILE_WIDTH, decode_entry_bundle, encode_entry_bundle, tile_width
+from verifier.tile import ENTRIES, TILE_WIDTH, cut_entry_bundle, decode_entry_bundle, encode_entry_bundle, tile_width
 
 HELD_BUNDLES = 64  # read at a time: 1.2 MiB
 
@@ -49,7 +49,7 @@ class Finding(Inconsistent):
 
 
 class Table(SQLModel, registry=registry(metadata=MetaData())):
-    """Base of a mirror's tables. `map_pages` comes from the map store."""
+    """Base of a mirror's tables."""
 
 
 class StateRow(Table, table=True):
@@ -279,9 +279,7 @@ def read_mirrored(path: Path, number: int, width: int) -> bytes:
         raise TryLater(f"mirror: {error}") from None
     finally:
         conn.close()
-    end, data = 0, bytes(row[0]) if row else b""
-    for _ in range(width):
-        end += 2 + int.from_bytes(data[end : end + 2], "big")
-    if end > len(data):
-        raise PeerFailed("mirror: has lost this bundle; it is fetched again at the next audit")
-    return data[:end]
+    try:
+        return cut_entry_bundle(bytes(row[0]) if row else b"", width)
+    except Malformed:
+        raise PeerFailed("mirror: has lost this bundle; it is fetched again at the next audit") from None

@@ -48,6 +48,7 @@ from verifier.tile import (
     TILE_HEIGHT,
     TILE_WIDTH,
     Tile,
+    cut_entry_bundle,
     decode_entry_bundle,
     encode_entry_bundle,
     tile_width,
@@ -133,11 +134,8 @@ def read_bundle(conn: Connection, number: int, width: int) -> list[bytes]:
     if row is None:
         raise Fatal(f"bundle {number}: missing")
     # Strict decoding wants the exact width, and a stored bundle may have more leaves than the tree that is asked for.
-    pos, data = 0, row[0]
-    for _ in range(width):
-        pos += 2 + int.from_bytes(data[pos : pos + 2], "big")
     try:
-        return decode_entry_bundle(data[:pos], width)
+        return decode_entry_bundle(cut_entry_bundle(row[0], width), width)
     except Malformed as error:
         raise Fatal(f"bundle {number}: {error}") from error
 

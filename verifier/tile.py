@@ -124,6 +124,16 @@ def encode_entry_bundle(entries: Sequence[bytes]) -> bytes:
     return b"".join([u16(len(entry)) + entry for entry in entries])
 
 
+def cut_entry_bundle(data: bytes, width: int) -> bytes:
+    """The first `width` entries of a bundle that may have more, as they are encoded; Malformed if it has fewer."""
+    end = 0
+    for _ in range(width):
+        end += 2 + int.from_bytes(data[end : end + 2], "big")
+    if end > len(data):
+        raise Malformed(f"want {width} entries", "entry bundle", len(data))
+    return data[:end]
+
+
 def decode_entry_bundle(data: bytes, width: int) -> list[bytes]:
     """The entries of a bundle that holds exactly `width` of them, with nothing left over."""
     entries, end = [], 0
