@@ -66,8 +66,7 @@ class Ruin(Town):
         self.write("a.txt", "two and more")
         self.run()
         self.early = self.prove("a.txt")
-        self.service.store.checkpoint_wal()
-        shutil.copy(self.path / "log" / "log.db", self.path / "backup.db")
+        self.back_up()
         mirrors = {name: self.copies(name) for name in NAMES}
         self.write("a.txt", "three and more still")
         self.write("new.txt", "new")
@@ -117,13 +116,6 @@ class Ruin(Town):
         fields = {"source": self.source.source_id, "file": str(report.proof.file_id), "generation": "0"}
         body = json.dumps({**fields, "seal": encode_base64(encode_seal_body(seal) + seal.signature)}).encode()
         assert asyncio.run(self.send("POST", "/seals", body, self.signer())).status_code == 202
-
-    def restore(self) -> None:
-        self.service.store.close()
-        for file in (self.path / "log").glob("log.db*"):
-            file.unlink()
-        shutil.copy(self.path / "backup.db", self.path / "log" / "log.db")
-        self.open()
 
     def begin_again(self) -> None:
         """Everything as it was when this was made; log and nodes are opened anew."""
@@ -285,8 +277,7 @@ def test_loss_is_declared_twice(ruin: Ruin) -> None:
     """The second declaration follows the first one: the proof shows both, and leaf 0 is the newest alone."""
     ruin.allow(ruin.declare())
     ruin.settle()
-    ruin.service.store.checkpoint_wal()
-    shutil.copy(ruin.path / "log" / "log.db", ruin.path / "backup.db")
+    ruin.back_up()
     mirrors = {name: ruin.copies(name) for name in NAMES}
     ruin.write("later.txt", "later")
     ruin.run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,18 +31,13 @@ def town(tmp_path: Path) -> Iterator[Town]:
     made.write("a.txt", "one")
     made.write("calm.txt", "calm")
     asyncio.run(enrol_and_publish(made))
-    made.service.store.checkpoint_wal()
-    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    made.back_up()
     made.write("a.txt", "one and more")
     made.write("new.txt", "new")
     made.write("zone.txt", "gone before anybody looks again")
     asyncio.run(publish(made))
     (made.folder / "zone.txt").unlink()
-    made.service.store.close()
-    for file in (tmp_path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
-    made.open()
+    made.restore()
     made.write("a.txt", "one and more, and again")
     asyncio.run(scan_paused(made))
     yield made
@@ -197,16 +191,11 @@ def test_recover_over_several_lost_trees(tmp_path: Path) -> None:
     town = Town(tmp_path)
     town.write("a.txt", "one")
     asyncio.run(enrol_and_publish(town))
-    town.service.store.checkpoint_wal()
-    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    town.back_up()
     for text in ("two", "three", "four"):
         town.write("a.txt", text)
         asyncio.run(publish(town))
-    town.service.store.close()
-    for file in (tmp_path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
-    town.open()
+    town.restore()
     run_recover(town)
     assert findings(town) == []
     first = "leaf_index = (SELECT min(leaf_index) FROM lost_leaves)"
@@ -223,8 +212,7 @@ def test_owner_who_was_lost_enrols_again(tmp_path: Path) -> None:
     town = Town(tmp_path)
     town.write("a.txt", "one")
     asyncio.run(publish(town))
-    town.service.store.checkpoint_wal()
-    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    town.back_up()
 
     async def enrol() -> None:
         async with town.service.running():
@@ -233,11 +221,7 @@ def test_owner_who_was_lost_enrols_again(tmp_path: Path) -> None:
             await town.until(lambda: town.service.scans > before + 1 and town.all_published())
 
     asyncio.run(enrol())
-    town.service.store.close()
-    for file in (tmp_path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
-    town.open()
+    town.restore()
     done = run_recover(town)
     assert (done.chains, done.unknown) == (1, 1)
     town.reopen()
@@ -285,16 +269,11 @@ def restored_after(tmp_path: Path, *steps: Callable[[Town], None]) -> Town:
     town = Town(tmp_path)
     town.write("a.txt", "one")
     asyncio.run(enrol_and_publish(town))
-    town.service.store.checkpoint_wal()
-    shutil.copy(tmp_path / "log" / "log.db", tmp_path / "backup.db")
+    town.back_up()
     for step in steps:
         step(town)
         asyncio.run(publish(town))
-    town.service.store.close()
-    for file in (tmp_path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(tmp_path / "backup.db", tmp_path / "log" / "log.db")
-    town.open()
+    town.restore()
     return town
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,16 +239,11 @@ def test_service_signs_nothing_after_a_restore(town: Town) -> None:
             await town.until(lambda: town.all_published() and status(town, "size") != more_than)
 
     asyncio.run(run_until_published("0"))
-    town.service.store.checkpoint_wal()
-    shutil.copy(town.path / "log" / "log.db", town.path / "backup.db")
+    town.back_up()
     town.write("a.txt", "one")
     asyncio.run(run_until_published(str(status(town, "size"))))
     newest = status(town, "size")
-    town.service.store.close()
-    for file in (town.path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(town.path / "backup.db", town.path / "log" / "log.db")
-    town.open()
+    town.restore()
 
     async def story() -> None:
         async with town.service.running():
@@ -391,15 +385,10 @@ def test_service_stops_signing_for_good_when_a_witness_shows_more_later(town: To
             await town.until(lambda: town.all_published() and status(town, "size") != more_than)
 
     asyncio.run(run_until_published("0"))
-    town.service.store.checkpoint_wal()
-    shutil.copy(town.path / "log" / "log.db", town.path / "backup.db")
+    town.back_up()
     town.write("a.txt", "one")
     asyncio.run(run_until_published(str(status(town, "size"))))
-    town.service.store.close()
-    for file in (town.path / "log").glob("log.db*"):
-        file.unlink()
-    shutil.copy(town.path / "backup.db", town.path / "log" / "log.db")
-    town.open()
+    town.restore()
     town.write("b.txt", "two")
 
     async def story() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
@@ -12,11 +13,13 @@ import httpx
 from fastapi import FastAPI
 
 from audit.api import create_app
-from audit.directory import Created, create_log, open_log
+from audit.directory import Created, Directory, create_log, open_log
+from audit.nextcloud.inbox import NO_KEYS, EventKeys
 from audit.node import Node, allow_log, create_node, open_node
 from audit.node import create_app as create_node_app
 from audit.scanning import FolderSource, add_folder
 from audit.service import Pace, Service
+from audit.sources import ScanSource
 from audit.witness_store import AUDITOR
 from tests.fakes import NOW, FakeClock
 from verifier import ed25519
@@ -95,15 +98,19 @@ class Town:
         """Opens the log, as after a start."""
         log = open_log(str(self.path / "log"))
         self.source: FolderSource = add_folder(log.store, f"folder:{self.folder}")
+        self._serve(log, self.source, enrol_first)
+
+    def _serve(self, log: Directory, source: ScanSource, enrol_first: bool, keys: EventKeys = NO_KEYS) -> None:
         self.service = Service(
             log,
-            [self.source],
+            [source],
             clock=self.clock,
             pace=self.pace,
             enrol_first=enrol_first,
             say=self.said.append,
             on_fatal=self.fatal.append,
             make_client=self._make_client,
+            event_keys=keys,
         )
         self.app = create_app(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -121,6 +128,19 @@ class Town:
         for node in self.nodes:
             node.close()
         self.service.store.close()
+
+    def back_up(self) -> None:
+        """Keeps a copy of the store as it is, for `restore`."""
+        self.service.store.checkpoint_wal()
+        shutil.copy(self.path / "log" / "log.db", self.path / "backup.db")
+
+    def restore(self) -> None:
+        """The stopped log is put back to the copy, and open again."""
+        self.service.store.close()
+        for file in (self.path / "log").glob("log.db*"):
+            file.unlink()
+        shutil.copy(self.path / "backup.db", self.path / "log" / "log.db")
+        self.open()
 
     # What people do
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 
-from audit.api import create_app
 from audit.chains import find_current, load_chain
 from audit.directory import open_log
 from audit.nextcloud.client import Account, AppAPI, Config, Secret, open_sessions
@@ -23,8 +22,7 @@ from audit.nextcloud.inbox import EventKeys, Inbox
 from audit.nextcloud.known import count_dirty, next_due
 from audit.nextcloud.limits import Budget, Limits
 from audit.nextcloud.source import NextcloudSource, add_nextcloud
-from audit.service import Service
-from tests.audit.town import LOG_URL, Town
+from tests.audit.town import Town
 from tests.nextcloud.fake import FakeNextcloud, webhook_bodies
 from tests.nextcloud.model import User
 
@@ -81,20 +79,7 @@ class CloudTown(Town):
         self.cloud: NextcloudSource = add_nextcloud(log.store, f"nextcloud:{URL}", opener)._replace(
             limits=Limits(budget=Budget(hours=0))
         )
-        self.service = Service(
-            log,
-            [self.cloud],
-            clock=self.clock,
-            pace=self.pace,
-            enrol_first=enrol_first,
-            say=self.said.append,
-            on_fatal=self.fatal.append,
-            make_client=self._make_client,
-            event_keys=EventKeys(HOOK, APP),
-        )
-        self.app = create_app(self.service)
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url=LOG_URL)
+        self._serve(log, self.cloud, enrol_first, EventKeys(HOOK, APP))
 
     def put(self, path: str, data: bytes) -> int:
         self.fake.cloud.now += 1
