@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_seed(parser)
     parser.add_argument("--as", dest="remote", metavar="REMOTE|ID", help="the path in the source, or the file id")
     parser.add_argument(
-        *("--accept",),
+        "--accept",
         metavar="SEQ|loss",
         action="append",
         default=[],
@@ -93,9 +93,8 @@ class Sealing:
         with self.home.lock():
             log = self.log = self.home.read_log(self.log.log) or self.log
             memory = read_memory(self.home, log, proof.file_id, self.path)
-            question = Question(
-                *(int(time.time()), self.content, self.path, self.file_id), mends=mends, mends_loss=mends_loss
-            )
+            asked = Question(int(time.time()), self.content, self.path, self.file_id)
+            question = asked._replace(mends=mends, mends_loss=mends_loss)
             report = verify(proof, self.trust, question, memory)
             if report.evidence is not None:
                 common.say(f"evidence written to {keep_evidence(self.home, report.evidence, question.now)}")
