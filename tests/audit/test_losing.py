@@ -45,7 +45,7 @@ from verifier.encoding import encode_base64
 from verifier.entry import Seen, encode_seal_body
 from verifier.evidence import parse_evidence, verify_evidence
 from verifier.loss import format_loss, loss_message, parse_loss
-from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_vkey, parse_vkey, sign_note
+from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_private_key, format_vkey, parse_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Declared, Proof, parse_proof
 from verifier.verdict import Memory, Question, Report, Trust, Verdict
@@ -271,6 +271,19 @@ def test_log_with_a_declaration_does_not_open(ruin: Ruin) -> None:
     ruin.declare(finish=False)
     with pytest.raises(Refused, match="run `recover --declare-loss` again"):
         open_log(str(ruin.path / "log"))
+
+
+def test_declaration_names_the_key_of_the_new_origin(ruin: Ruin) -> None:
+    """[R] Another key of the same name, also in both policies, is not the one that the old origin handed on to."""
+    done = ruin.declare()
+    ruin.service.store.close()
+    home, other = ruin.path / "log", SignerKey(SECOND, SIGNATURE, b"another key".ljust(32))
+    for name in ("policy", "auditors"):
+        text = (home / name).read_text()
+        (home / name).write_text(text.replace(format_vkey(done.key), format_vkey(other.verifier_key)))
+    (home / "log.key").write_text(format_private_key(other) + "\n")
+    with pytest.raises(Refused, match=r"log\.key: is not the key of the log"):
+        open_log(str(home))
 
 
 def test_loss_is_declared_twice(ruin: Ruin) -> None:

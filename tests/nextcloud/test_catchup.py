@@ -185,6 +185,16 @@ def test_version_that_comes_while_the_page_is_read_is_not_missed(town: Town, mon
     assert town.told(late) == ["adopted", "written"]
 
 
+def test_old_version_in_ciphertext_is_left_to_webdav(town: Town) -> None:
+    """[R] Bytes that a version has on disk alone, encrypted, are never taken for its content: the file is queued."""
+    plain = town.cloud.put("alice", ALICE, "d.txt", b"second", T + 100)
+    town.cloud.old_version("alice", "d.txt", T, b"HBEGIN:oc_encryption_module:OC_DEFAULT_MODULE:HEND")
+    host = opened(town.cloud)
+    found = [(one.node.file_id, one.look) for batch in read_homes(host, {ALICE: "alice"}) for one in batch]
+    host.close()
+    assert found == [(plain, None)]
+
+
 def test_catch_up_goes_on_where_it_was(cloud: HomeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A catch-up that dies after any commit goes on in the next: each file is recorded once, none is missing."""
     monkeypatch.setattr(catchup, "BATCH", 3)

@@ -72,6 +72,13 @@ def test_map_value_commits_to_seq_head_and_index() -> None:
     assert map_value(9, V, 3) != map_value(3, V, 9)
 
 
+@pytest.mark.parametrize(("seq", "index"), [(1 << 63, 0), (0, 1 << 63), (-1, 0), (0, -1)])
+def test_map_value_takes_numbers_of_63_bits(seq: int, index: int) -> None:
+    """Numbers that no other part of the format may have are refused here, too."""
+    with pytest.raises(Malformed, match="map value"):
+        map_value(seq, V, index)
+
+
 def test_map_hashes_are_the_tagged_ones() -> None:
     """The constants of the hot path say what SPEC 1.3 says."""
     assert tagged("map-leaf", ZERO, V) == leaf_hash(ZERO, V)

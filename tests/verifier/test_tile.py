@@ -153,6 +153,17 @@ def test_entry_bundle_round_trip_and_bounds() -> None:
             tile.encode_entry_bundle(wrong)
 
 
+def test_bundle_is_cut_to_the_entries_asked_for() -> None:
+    """A bundle that grew holds the smaller one; one with fewer entries than are asked for is no such bundle."""
+    entries = [b"", b"x", b"y" * 300]
+    data = tile.encode_entry_bundle(entries)
+    for width in range(1, 4):
+        assert tile.cut_entry_bundle(data, width) == tile.encode_entry_bundle(entries[:width])
+    for short, width in ((data, 4), (data[:-1], 3), (b"", 1), (b"\x00", 1)):
+        with pytest.raises(Malformed, match="entry bundle"):
+            tile.cut_entry_bundle(short, width)
+
+
 def test_hash_tile_has_exact_length() -> None:
     """A tile is its hashes, exactly as many as its width says."""
     hashes = [bytes([i]) * 32 for i in range(3)]
