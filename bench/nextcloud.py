@@ -207,7 +207,7 @@ def serving_log(user: User, directory: str) -> Iterator[tuple[int, str]]:
 async def events(user: User, port: int, directory: str, uploads: int) -> tuple[float, float, float]:
     """Seconds from the request to the entry, and to the answer, and of a request for the status; each the median."""
     conn = sqlite3.connect(f"file:{directory}/log.db?mode=ro", uri=True)
-    secret, connection = read_hook_secret(directory).reveal(), Connection(port)
+    secret, connection = read_hook_secret(directory).reveal(), Connection(port, sleeps=True)
     latency, acknowledged, status = [], [], []
     for number in range(uploads):
         await user.hand.put(f"event-{number}.txt", b"x" * 1_000)
