@@ -1,7 +1,8 @@
 """`python -m bench`: builds the data once, measures every row, prints the table, writes bench/results.json.
 
 `--quick` takes smaller sets and fewer rounds, the same rows, and writes nothing. `--only WORD` keeps to the groups
-whose name starts with it, and writes nothing. Exit 1 when a row misses its goal and says no reason.
+whose name starts with it, and writes nothing. A group with a row that misses its goal and says no reason is measured
+once more, since others use the machine too; that measurement counts, whatever it says. Exit 1 when such a row is left.
 """
 
 from __future__ import annotations
@@ -77,13 +78,27 @@ def measure(plan: Plan, groups: tuple[str, ...], temporary: str) -> list[Row]:
     gc.freeze()
     for group in groups:
         say(f"{group}:")
-        found += _measure_group(group, plan, temporary, environment, big)
+        rows = _measure_group(group, plan, _subfolder(temporary, group), environment, big)
+        if silent := unexplained(rows):
+            say(f"{group}, again, for {', '.join(row.name for row in silent)}:")
+            rows = _measure_group(group, plan, _subfolder(temporary, f"{group}-again"), environment, big)
+        found += rows
     if big is not None:
         big.close()
     return found
 
 
+def _subfolder(temporary: str, name: str) -> str:
+    path = os.path.join(temporary, name)
+    os.mkdir(path)
+    return path
+
+
 def _measure_group(group: str, plan: Plan, temporary: str, environment: Environment, big: Data | None) -> list[Row]:
+    return with_reasons(_rows_of(group, plan, temporary, environment, big))
+
+
+def _rows_of(group: str, plan: Plan, temporary: str, environment: Environment, big: Data | None) -> list[Row]:
     if group == "hashing":
         return hashing.rows(temporary, plan.large_rounds, plan.large, plan.folder, FOLDER_FILE)
     if group == "nextcloud":
@@ -123,7 +138,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary directory goes
     temporary = tempfile.mkdtemp(prefix="bench-")
     try:
-        rows = with_reasons(measure(QUICK if options.quick else FULL, groups, temporary))
+        rows = measure(QUICK if options.quick else FULL, groups, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print(format_table(rows))
