@@ -35,7 +35,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from audit import openapi
-from audit.chains import Current, find_current, load_chain
+from audit.chains import Current, find_at_path, find_current, load_chain
 from audit.enrolment import (
     AlreadyEnrolled,
     EnrolmentRefused,
@@ -406,10 +406,10 @@ class Api:
     def _find(self, conn: Connection, owner: bytes, question: Question) -> tuple[Own, Current]:
         """The chain that is asked for, once this key is that of its owner."""
         own = self._own(conn, owner, question.source)
-        file_id = question.file_id
-        if question.path is not None:
-            file_id = self.service.prover.find(own.source, question.path, own.owners)
-        return own, _own_chain(conn, own, file_id)
+        if question.file_id is not None:
+            return own, _own_chain(conn, own, question.file_id)
+        assert question.path is not None
+        return own, _check_own(own, find_at_path(conn, own.source, question.path, own.owners))
 
     def _prove(self, conn: Connection, own: Own, current: Current, question: Question) -> bytes:
         asked = question.size, question.from_seq, question.replaces, own.owners
@@ -507,9 +507,12 @@ class Api:
         return own[0]
 
 
-def _own_chain(conn: Connection, own: Own, file_id: int | None) -> Current:
+def _own_chain(conn: Connection, own: Own, file_id: int) -> Current:
+    return _check_own(own, find_current(conn, own.source, file_id))
+
+
+def _check_own(own: Own, current: Current | None) -> Current:
     """The chain of a file, if it is theirs; else it is as if there were none."""
-    current = None if file_id is None else find_current(conn, own.source, file_id)
     if current is None or not own.has(current.owner):
         raise NotFound
     return current

@@ -18,10 +18,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, case, func, insert, select
 
 from audit.errors import Fatal
 from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
@@ -29,6 +29,7 @@ from audit.store import Store
 from verifier.chain import Binding, Chain, Ending, link, open_step, unsigned_close
 from verifier.ed25519 import load_private_key
 from verifier.entry import Closed, Content
+from verifier.errors import Malformed
 from verifier.keys import KEY_SIZE, owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 
@@ -87,6 +88,15 @@ _FIND_ALL_CURRENT = sql(
     .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.file_id.in_(select(_files.c.value)))
     .order_by(_CHAINS.c.id)
 )
+_at_path = (
+    select(_CHAINS)
+    .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.path == bindparam("path"))
+    .order_by(case((_CHAINS.c.status == bindparam("live"), ZERO), else_=ONE), _CHAINS.c.id.desc())
+    .limit(bindparam("limit"))
+    .offset(ZERO)
+)
+_FIND_AT_PATH = sql(_at_path)
+_FIND_OWN_AT_PATH = sql(_at_path.where(_CHAINS.c.owner == bindparam("owner")))
 _GET_CHAIN = sql(select(_CHAINS).where(_CHAINS.c.id == bindparam("chain")))
 _READ_STEPS = sql(
     select(_ENTRIES.c.entry, _ENTRIES.c.content, _ENTRIES.c.path, _ENTRIES.c.context)
@@ -131,6 +141,24 @@ def find_all_current(conn: sqlite3.Connection, source: int, files: Sequence[int]
     """The chains that these files have now; a file without any is not in it."""
     rows = map(Current._make, conn.execute(_FIND_ALL_CURRENT, (source, json.dumps(files))))
     return {current.file_id: current for current in rows}  # by rising id: the newest stays
+
+
+def find_at_path(
+    conn: sqlite3.Connection, source: int, path: str, owners: Collection[int] | None = None
+) -> Current | None:
+    """The chain that the live file at a path has, else the one that the file has now which was there last.
+
+    Paths are those of a user; where several users' files are under these owners, a path may mean several of them.
+    """
+    found: list[Current] = []
+    if owners is None:
+        found += map(Current._make, conn.execute(_FIND_AT_PATH, (source, path, LIVE, 1)))
+    for owner in owners or ():
+        found += map(Current._make, conn.execute(_FIND_OWN_AT_PATH, (source, path, owner, LIVE, 2)))
+    live = [current for current in found if current.status == LIVE]
+    if len(live) > 1:
+        raise Malformed("files of several users have it: ask by file id", "path")
+    return find_current(conn, source, (live or found)[0].file_id) if found else None
 
 
 def get_chain(conn: sqlite3.Connection, chain: int) -> Current:

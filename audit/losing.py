@@ -217,7 +217,7 @@ async def take_what_is_left(log: Directory, shown: Shown, lost: Lost, fetch: Fet
         say(f"{url}: has leaves up to {tree.size}, which are taken")
         part = os.path.join(log.path, PART)
         leaves = await fetch_leaves(part, url, fetch, size, tree, say)
-        rebuild(log, Newest(tree, [note]), leaves, now)
+        rebuild(log, Newest(tree, [note], tree.size), leaves, now)
         os.unlink(part)
     return max(size, tree.size)
 

@@ -17,9 +17,9 @@ from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, case, select
+from sqlalchemy import bindparam, select
 
-from audit.chains import HAS_LOST, LIVE, Current, OwnerRow, find_current, follow_lost, get_chain, get_owner
+from audit.chains import HAS_LOST, Current, OwnerRow, find_current, follow_lost, get_chain, get_owner
 from audit.errors import Refused, TryLater
 from audit.mapstore import MapStore
 from audit.publisher import Signed, read_proof_tree
@@ -28,7 +28,6 @@ from audit.store import Store
 from audit.tree import Tree
 from verifier.chain import Binding, genesis
 from verifier.entry import Operation, Seal, decode_entry
-from verifier.errors import Malformed
 from verifier.keys import chain_id as compute_chain_id
 from verifier.loss import parse_loss
 from verifier.proof import (
@@ -72,15 +71,6 @@ _READ_LINES = sql(
     .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index < bindparam("size"))
     .order_by(_ENTRIES.c.seq)
 )
-_at_path = (
-    select(_CHAINS)
-    .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.path == bindparam("path"))
-    .order_by(case((_CHAINS.c.status == bindparam("live"), ZERO), else_=ONE), _CHAINS.c.id.desc())
-    .limit(bindparam("limit"))
-    .offset(ZERO)
-)
-_FIND_PATH = sql(_at_path)
-_FIND_OWN_PATH = sql(_at_path.where(_CHAINS.c.owner == bindparam("owner")))
 _published = select(_TREES.c.size).where(_TREES.c.first_note.is_not(None)).limit(ONE).offset(ZERO)
 _FIRST_ABOVE = sql(_published.where(_TREES.c.size > bindparam("index")).order_by(_TREES.c.size))
 _FIRST_NOTE = sql(select(_TREES.c.first_note).where(_TREES.c.size == bindparam("size")))
@@ -126,23 +116,6 @@ class Prover:
         self._store, self._maps, self._tree = store, maps, tree
         self._head: Head | None = None
         self._owners: dict[int, OwnerRow] = {}
-
-    def find(self, source: int, path: str, owners: Collection[int] | None = None) -> int | None:
-        """The file id at a path now: of the live file, else of the one that was there last.
-
-        Paths are those of a user; where several users' files are under these owners, a path may mean several of them.
-        """
-        conn = self._store.reader()
-        if owners is None:
-            row = conn.execute(_FIND_PATH, (source, path, LIVE, 1)).fetchone()
-            return None if row is None else Current._make(row).file_id
-        found: list[Current] = []
-        for owner in owners:
-            found += map(Current._make, conn.execute(_FIND_OWN_PATH, (source, path, owner, LIVE, 2)))
-        live = [current for current in found if current.status == LIVE]
-        if len(live) > 1:
-            raise Malformed("files of several users have it: ask by file id", "path")
-        return next((current.file_id for current in live or found), None)
 
     def prove(
         self,

@@ -88,10 +88,14 @@ _WITHDRAW_OWNER = sql(delete(_PENDING).where(_PENDING.c.owner == bindparam("owne
 
 
 class Newest(NamedTuple):
-    """The biggest tree that we signed and anybody shows, with every note that was shown of it."""
+    """The biggest tree that we signed and anybody shows, with every note that was shown of it.
+
+    `mirrored`: the size up to which the node that is asked for leaves has them.
+    """
 
     checkpoint: Checkpoint
     notes: list[bytes]
+    mirrored: int
 
 
 class Recovered(NamedTuple):
@@ -122,18 +126,22 @@ async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -
     name = sha256(log.store.origin.encode("utf-8")).hexdigest()
     urls = [f"{w.url.rstrip('/')}/{name}/checkpoint" for w in log.witnesses.witnesses.values() if w.url]
     found: list[tuple[Checkpoint, bytes]] = []
+    mirrored = 0
     for url in [*urls, f"{mirror_url}/checkpoint"]:
         try:
             note = await fetch(url, MAX_NOTE_SIZE)
-            found.append((open_checkpoint(note, *log.log_keys)[1], note))
+            checkpoint = open_checkpoint(note, *log.log_keys)[1]
         except (PeerFailed, Error) as error:
             say(f"{url}: {error}")
+            continue
+        found.append((checkpoint, note))
+        mirrored = checkpoint.size if url.startswith(mirror_url) else mirrored
     if not found:
         raise Refused("recover: nobody shows a tree of this log; name its witnesses in the policy, or another node")
     newest = max([checkpoint for checkpoint, _ in found], key=lambda checkpoint: checkpoint.size)
     if any(c.size == newest.size and c.root != newest.root for c, _ in found):
         raise Refused(f"recover: two trees of size {newest.size} were signed with this log's key: that is a fork")
-    return Newest(newest, [note for checkpoint, note in found if checkpoint == newest])
+    return Newest(newest, [note for checkpoint, note in found if checkpoint == newest], mirrored)
 
 
 async def fetch_leaves(path: str, url: str, fetch: Fetch, start: int, newest: Checkpoint, say: Say) -> list[bytes]:
@@ -190,6 +198,11 @@ async def recover(log: Directory, url: str, fetch: Fetch, now: int, say: Say) ->
     size = ours.size if ours else 0
     if newest.checkpoint.size <= size:
         raise Refused(f"recover: nothing is missing: this store has size {size}, and nobody shows a bigger tree")
+    if newest.mirrored < newest.checkpoint.size:
+        raise Refused(
+            f"recover: tree {newest.checkpoint.size} was signed, and this node holds {newest.mirrored} of its leaves: "
+            "ask another one (--from), or this one later; if nobody has them, see --declare-loss"
+        )
     part = os.path.join(log.path, PART_FILE)
     leaves = await fetch_leaves(part, url, fetch, size, newest.checkpoint, say)
     try:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from audit import publisher as publishing
 from audit.batch import Observation
-from audit.chains import Current
+from audit.chains import Current, find_at_path
 from audit.directory import open_log
 from audit.mapstore import MapStore
 from audit.prover import Head, Prover, Row
 from audit.publisher import Integration, Publisher, Waiting
 from audit.recorder import Recorder
-from audit.store import open_store
+from audit.store import Store, open_store
 from audit.tree import Tree
 from verifier.entry import (
     SALT_SIZE,
@@ -51,12 +51,17 @@ def rewrite_entry(directory: Path, path: str, seq: int, data: bytes) -> None:
     conn.close()
 
 
+def find_file(store: Store, path: str) -> int:
+    current = find_at_path(store.reader(), SOURCE, path)
+    assert current is not None
+    return current.file_id
+
+
 def record(directory: Path, path: str, operation: Operation) -> None:
     """Appends an honest-looking entry to the chain of the file at a path."""
     store = open_store(os.fspath(directory))
     try:
-        file_id = Prover(store, MapStore(), Tree()).find(SOURCE, path)
-        assert file_id is not None
+        file_id = find_file(store, path)
         Recorder(store, time.time).record([Observation(SOURCE, file_id, operation, int(time.time()))])
     finally:
         store.close()
@@ -79,8 +84,7 @@ def sign_older_map(directory: Path, path: str) -> None:
     honest = publishing.plan_integration
     log = open_log(os.fspath(directory))
     prover = LyingProver(log.store, MapStore(), Tree())
-    file_id = prover.find(SOURCE, path)
-    assert file_id is not None
+    file_id = find_file(log.store, path)
     with log.store.snapshot() as conn:
         proof = prover.build(conn, SOURCE, file_id)
 
@@ -124,8 +128,7 @@ def prove_older(directory: Path, path: str, target: Path) -> None:
     store = open_store(os.fspath(directory))
     try:
         prover = LyingProver(store, MapStore(), Tree())
-        file_id = prover.find(SOURCE, path)
-        assert file_id is not None
+        file_id = find_file(store, path)
         target.write_bytes(prover.prove(SOURCE, file_id))
     finally:
         store.close()

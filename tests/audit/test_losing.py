@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from audit import rotation
+from audit.chains import find_at_path
 from audit.cli import main
 from audit.directory import create_log, open_log
 from audit.errors import PeerFailed, PeerLacks, Refused
@@ -79,18 +80,13 @@ class Ruin(Town):
 
     def run(self, enrol: bool = False) -> None:
         """One scan, all of it published and replayed."""
+        self.service._enrol_first = enrol
+        before = self.size()
 
-        async def story() -> None:
-            self.service._enrol_first = enrol
-            before = self.service.status()["size"]
-            async with self.service.running():
-                if enrol:
-                    assert (await self.enrol()).status_code == 202
-                await self.until(lambda: self.service.scans > enrol and self.all_published() and self.mirrored())
-                if not enrol:
-                    await self.until(lambda: self.service.status()["size"] != before and self.all_published())
+        def is_done() -> bool:
+            return self.service.scans > enrol and self.all_published() and self.size() != before
 
-        asyncio.run(story())
+        asyncio.run(self.run_until(is_done, enrol))
 
     def settle(self) -> None:
         """Runs until all that there is has both quorums."""
@@ -234,9 +230,9 @@ def test_log_that_declared_a_loss_goes_on(ruin: Ruin) -> None:
     assert "was declared lost by the server" in report.findings[0].message
     calm = ruin.judge(ruin.prove("calm.txt"), path="calm.txt")
     assert (reasons(calm), calm.proof.sealed) == (["declared-loss"], None), "a seal over a tree of the old origin"
-    file_id = ruin.service.prover.find(ruin.source.row, "new.txt")
-    assert file_id is not None
-    assert file_id > 3, "the id that it had is not used again"
+    new = find_at_path(ruin.service.store.reader(), ruin.source.row, "new.txt")
+    assert new is not None
+    assert new.file_id > 3, "the id that it had is not used again"
     assert [ruin.fatal, (ruin.path / "log" / "before-1" / "log.key").exists()] == [[], True]
 
 

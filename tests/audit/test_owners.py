@@ -9,7 +9,7 @@ import pytest
 
 from audit.api import NotFound, _own_chain
 from audit.batch import Observation
-from audit.chains import Current, find_current, get_owner, load_chain
+from audit.chains import Current, find_at_path, find_current, get_owner, load_chain
 from audit.directory import add_token
 from audit.enrolment import AlreadyEnrolled, Enrolments, Own, find_own
 from audit.errors import Refused, TryLater
@@ -144,11 +144,13 @@ def test_keys_open_what_is_under_their_own_root(log: LogSetup) -> None:
             with pytest.raises(Refused, match="no such file"):
                 prover.build_for(conn, current(log, min(theirs)), replaces=(file_id,), owners=own.owners)
         if len(theirs) == 1:
-            assert prover.find(log.source, "same.txt", own.owners) in theirs
+            at_path = find_at_path(conn, log.source, "same.txt", own.owners)
+            assert at_path is not None
+            assert at_path.file_id in theirs
         else:
             with pytest.raises(Malformed, match="several users"):
-                prover.find(log.source, "same.txt", own.owners)
-        assert prover.find(log.source, "none.txt", own.owners) is None
+                find_at_path(conn, log.source, "same.txt", own.owners)
+        assert find_at_path(conn, log.source, "none.txt", own.owners) is None
 
 
 def test_new_owner_does_not_get_the_old_ones_history(log: LogSetup) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.chains import find_at_path
 from audit.errors import Refused, TryLater
 from audit.prover import Prover
 from tests.audit.log_setup import LogSetup, content_of
@@ -100,7 +101,9 @@ def test_prove_path_that_was_another_files(proving: Proving) -> None:
     memory = Memory(path_file_id=1)
     assert proving.verify(proving.prove(2), b"1", "a.txt", memory).findings[0].reason == "other-file-id"
     assert proving.verify(proving.prove(2, replaces=(1,)), b"1", "a.txt", memory).findings == []
-    assert proving.prover.find(proving.log.source, "a.txt") == 2
+    at_path = find_at_path(proving.log.store.reader(), proving.log.source, "a.txt")
+    assert at_path is not None
+    assert at_path.file_id == 2
 
 
 def test_prove_short(proving: Proving) -> None:

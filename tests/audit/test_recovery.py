@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from audit.chains import Current, find_current, load_chain
+from audit.chains import Current, find_at_path, find_current, load_chain
 from audit.directory import open_log
 from audit.errors import PeerFailed, Refused, TryLater
 from audit.fsck import Keys, check_log
@@ -52,9 +52,8 @@ async def enrol_and_publish(town: Town) -> None:
 
 
 async def publish(town: Town) -> None:
-    before = town.service.status()["size"]
-    async with town.service.running():
-        await town.until(lambda: town.all_published() and town.mirrored() and town.service.status()["size"] != before)
+    before = town.size()
+    await town.run_until(lambda: town.all_published() and town.size() != before)
 
 
 async def scan_paused(town: Town) -> None:
@@ -62,8 +61,11 @@ async def scan_paused(town: Town) -> None:
         await town.until(lambda: town.service.paused and town.service.scans)
 
 
-def run_recover(town: Town, spoil: bool = False, fail_after: int = 1_000_000) -> Recovered:
-    """`recover` on the stopped log; `spoil` changes a leaf on its way, and it breaks off after so many requests."""
+def run_recover(town: Town, spoil: bool = False, fail_after: int = 1_000_000, held: bytes = b"") -> Recovered:
+    """`recover` on the stopped log; `spoil` changes a leaf on its way, and it breaks off after so many requests.
+
+    `held` is the note up to which the node says that it has the leaves, where that is not all.
+    """
     asked = 0
 
     async def story() -> Recovered:
@@ -75,7 +77,7 @@ def run_recover(town: Town, spoil: bool = False, fail_after: int = 1_000_000) ->
                 got = await client.get(url)
                 if got.status_code != 200 or asked > fail_after:
                     raise PeerFailed(f"{url}: {got.status_code}")
-                data = got.content
+                data = held if held and "/mirror/" in url and url.endswith("/checkpoint") else got.content
                 return data[:-1] + bytes([data[-1] ^ 1]) if spoil and "/entries/" in url else data
 
             return await recover(town.service.directory, "http://ada.test/", fetch, town.clock.now, town.said.append)
@@ -126,9 +128,21 @@ def test_recovered_log_goes_on(town: Town) -> None:
     town.write("later.txt", "later")
     town.reopen()
     assert ask(town, "later.txt") == (Verdict.VERIFIED, [])
-    assert town.service.prover.find(town.source.row, "later.txt") == 5  # zone.txt had 4
+    later = find_at_path(town.service.store.reader(), town.source.row, "later.txt")
+    assert later is not None
+    assert later.file_id == 5  # zone.txt had 4
     assert findings(town) == []
     assert town.fatal == []
+
+
+def test_node_that_lacks_leaves_is_named_before_any_is_fetched(town: Town) -> None:
+    """A node that has not caught up is refused with what to do, and nothing is changed; another time it works."""
+    published = town.service.publisher.published()
+    assert published is not None
+    with pytest.raises(Refused, match=r"holds \d+ of its leaves: ask another one"):
+        run_recover(town, held=published.newest_note)
+    assert not (town.path / "log" / PART_FILE).exists()
+    assert run_recover(town).published
 
 
 def test_wrong_leaves_change_nothing(town: Town) -> None:

@@ -17,10 +17,11 @@ from audit.directory import Created, Directory, create_log, open_log
 from audit.nextcloud.inbox import NO_KEYS, EventKeys
 from audit.node import Node, allow_log, create_node, open_node
 from audit.node import create_app as create_node_app
+from audit.publisher import REFRESH_S
 from audit.scanning import FolderSource, add_folder
 from audit.service import Pace, Service
 from audit.sources import ScanSource
-from audit.witness_store import AUDITOR
+from audit.witness_store import AUDITOR, WITNESS
 from tests.fakes import NOW, FakeClock
 from verifier import ed25519
 from verifier.client import Signer
@@ -189,9 +190,27 @@ class Town:
 
     async def until(self, probe: Callable[[], object]) -> None:
         """Lets the loops run until this is true."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not probe():
-                await asyncio.sleep(0.002)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not probe():
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            told = [self.service.status(), *self.said[-20:]]
+            raise AssertionError(f"not within {PATIENCE_S} s: {told}") from None
+
+    async def run_until(self, probe: Callable[[], object], enrol: bool = False) -> None:
+        """Runs until this is true, and again until the first node holds all that any of them saw: see `mirrored`."""
+        async with self.service.running():
+            if enrol:
+                assert (await self.enrol()).status_code == 202
+            await self.until(probe)
+        if not self.mirrored():
+            self.clock.now += REFRESH_S  # then there is another tree, and it is asked again
+            before = self.size()
+            await self.run_until(lambda: self.all_published() and self.size() != before)
+
+    def size(self) -> object:
+        return self.service.status()["size"]
 
     def all_published(self) -> bool:
         """Whether nothing is pending, and the newest tree has both quorums."""
@@ -199,9 +218,11 @@ class Town:
         return status["pending"] == "0" and status["size"] != "0" and status["audited"] == {"size": status["size"]}
 
     def mirrored(self) -> bool:
-        """Whether the first node, which a quorum may do without, has replayed the newest tree as well."""
-        head = self.nodes[0].store.head(AUDITOR, self.service.store.origin)
-        return head is not None and str(head.size) == self.service.status()["size"]
+        """Whether the first node, which a quorum may do without, has replayed the newest tree that any node saw."""
+        origin = self.service.store.origin
+        held = self.nodes[0].store.head(AUDITOR, origin)
+        seen = [head.size for node in self.nodes if (head := node.store.head(WITNESS, origin)) is not None]
+        return held is not None and held.size == max(seen)
 
 
 def enrolment_body(enrolment: Enrolment, signature: bytes) -> bytes:
