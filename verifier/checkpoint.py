@@ -36,6 +36,10 @@ class Checkpoint(NamedTuple):
     root: bytes
     extensions: tuple[str, ...] = ()
 
+    def excludes(self, other: Checkpoint) -> bool:
+        """Not both are trees of one log that only grew: it has two roots for one size."""
+        return self.size == other.size and self.origin == other.origin and self.root != other.root
+
 
 def parse_checkpoint_unverified(text: bytes, extensions: bool = False) -> Checkpoint:
     """What a note's text states. Nobody's signature is checked: callers want `open_checkpoint`."""

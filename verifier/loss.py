@@ -31,6 +31,10 @@ from verifier.proof import Declared, Loss, format_declared, members, parse_decla
 
 FORMAT = "nextcloud-audit/loss/1-draft"
 MAX_LOSS_SIZE = 4 * 1024 * 1024  # bytes of the file
+NEW_ORIGIN = (
+    "the server says that this log has lost leaves and goes on under a new origin. If its operator tells you so too, "
+    "get the new policies by file, compare the fingerprints, and give them once with `verify --replace-policy`"
+)
 
 
 def loss_message(origin: str, key: bytes, note: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What goes into a verification and what comes out: trust, question, memory; findings, verdict, report.
+"""What goes into a verification, what its steps hand on, what comes out: trust, question, memory; run; report.
 
 SPEC 9. These are values, without a rule among them; the rules are in `verifier.verify`.
 """
@@ -6,10 +6,13 @@ SPEC 9. These are values, without a rule among them; the rules are in `verifier.
 from __future__ import annotations
 
 from enum import Enum
+from functools import cached_property
 
-from verifier.chain import Chain
-from verifier.checkpoint import Checkpoint
+from verifier.chain import Binding, Chain, Ending
+from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Content
+from verifier.errors import Changed, Fork, NotProven, NotVerified
+from verifier.note import Note
 from verifier.policy import Cosigned, Policy
 from verifier.proof import Proof
 from verifier.record import NamedTuple
@@ -101,3 +104,63 @@ class Report(NamedTuple):
     evidence: dict[str, object] | None
     pins_checkpoint: bool  # step 5 held and the witnesses' quorum stands: the state takes the checkpoint
     pins_chain: bool  # VERIFIED as current: the state takes the whole proof
+
+
+class Run:
+    """The facts that the steps hand on to each other."""
+
+    def __init__(self, proof: Proof, trust: Trust, question: Question, memory: Memory) -> None:
+        self.proof, self.trust, self.question, self.memory = proof, trust, question, memory
+        self.origin = trust.log_name.partition("+")[0]  # the first one; it has no other plus sign (SPEC 2.2)
+        self.log_keys = trust.witnesses.log_keys
+        self.lost: list[tuple[Note, Checkpoint]] = []  # what was declared lost, the newest first
+        self.findings: list[Finding] = []
+        self.note: Note
+        self.checkpoint: Checkpoint | None = None
+        self.binding: Binding
+        self.witnesses: Cosigned | None = None
+        self.auditors: Cosigned | None = None
+        self.continues = False
+        self.behind = False
+        self.ending: Ending | None = None
+        self.chain: Chain | None = None
+        self.times: Times | None = None
+        self.as_of: int | None = None
+        self.older_version: int | None = None
+        self.evidence: dict[str, object] | None = None
+
+    @property
+    def tree(self) -> Checkpoint:
+        assert self.checkpoint is not None
+        return self.checkpoint
+
+    @cached_property
+    def seen(self) -> tuple[Note, Checkpoint] | None:
+        """The checkpoint that the state has pinned, opened once; None where it has none."""
+        pinned = self.memory.checkpoint
+        return None if pinned is None else open_checkpoint(pinned, *self.log_keys)
+
+    @property
+    def asks_content_alone(self) -> bool:
+        """[R] Somebody who knows no blinding key and asks by file id: paths and contexts are the owner's to know.
+
+        Which chain it is rests on the owner's seal then, and no path is said to be proven.
+        """
+        return self.trust.blinding is None and self.question.path is None
+
+    @property
+    def history(self) -> Chain:
+        assert self.chain is not None
+        return self.chain
+
+    def add(self, error: NotVerified) -> None:
+        """Turns a failed check into a finding."""
+        if isinstance(error, Fork):
+            self.evidence = error.evidence
+            self.findings.append(Finding(Verdict.FORK, "fork", str(error)))
+        elif isinstance(error, Changed):
+            self.findings.append(Finding(Verdict.CHANGED, error.reason, str(error), error.seq))
+        elif isinstance(error, NotProven):
+            self.findings.append(Finding(Verdict.NOT_PROVEN, error.reason, str(error)))
+        else:
+            raise error

@@ -14,8 +14,8 @@ from verifier.errors import NotProven, Usage
 from verifier.files import write_atomic
 from verifier.home import Home
 from verifier.proof import Proof, format_proof, parse_proof
+from verifier.seen import join
 from verifier.state import LogState
-from verifier.verify import join
 from verifier.words import count, escape, parse_remote, when
 
 DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id (a path of digits: ./17)."

@@ -1,0 +1,161 @@
+"""What this client has seen before: it completes a short proof, and where a proof departs from it, something is wrong.
+
+SPEC 9, steps 1, 2, 5, 9 and 11. `verifier.verify` compares, and comes here once something differs:
+
+    two roots for one size                      FORK: the log signed both
+    a smaller tree                              stale; FORK if one cosigner signed it after the bigger one
+    a tree of another origin                    goes on only where a declared loss leads to it, and hides nothing seen
+    another head than the map's, or no entry    CHANGED: what was logged is not what is shown
+    another head for a step, or a step less     CHANGED; FORK where a question as of a time met an older tree
+    another generation                          the one seen has to have ended after all that was seen of it
+
+What has been seen is the state's checkpoint and its stored whole proof of this file (SPEC 10), never the proof's word.
+"""
+
+from __future__ import annotations
+
+from verifier import evidence
+from verifier.chain import Step, genesis, link
+from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
+from verifier.entry import Closed, Seen, decode_entry
+from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven
+from verifier.note import Note, find_signature, parse_note, verify_cosignature
+from verifier.proof import Line, Proof
+from verifier.verdict import Run
+
+# -- a short proof (step 1) ------------------------------------------------------------------------------------
+
+
+def join(proof: Proof, stored: Proof | None) -> Proof:
+    """A short proof, completed by the entries of the stored whole one (SPEC 10.3)."""
+    if proof.first_seq == 0:
+        return proof
+    same = stored is not None and (stored.chain_id, stored.root) == (proof.chain_id, proof.root)
+    if stored is None or not same or len(stored.entries) < proof.first_seq:
+        first = proof.first_seq
+        raise NotProven("incomplete", f"the proof starts at step {first}, and the state lacks what comes before")
+    return proof._replace(first_seq=0, entries=stored.entries[: proof.first_seq] + proof.entries)
+
+
+# -- trees (steps 2 and 5) --------------------------------------------------------------------------------------
+
+
+def two_roots(run: Run, size: int, one: bytes, other: bytes) -> Fork:
+    """Two notes that exclude each other."""
+    message = f"the log signed two different trees of size {size}"
+    return Fork(message, evidence.note_evidence(evidence.TWO_ROOTS, run.question.now, one, other))
+
+
+def refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
+    """[R] A smaller tree is stale, or a fork if one witness signed it after the bigger one."""
+    cosigners = (*run.trust.witnesses.witnesses.values(), *run.trust.auditors.witnesses.values())
+    for witness in cosigners:
+        if find_signature(seen_note, witness.key) is None or find_signature(run.note, witness.key) is None:
+            continue
+        if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
+            message = f"{witness.key.name} signed size {run.tree.size} after it had signed size {seen.size}"
+            assert run.memory.checkpoint is not None
+            notes = run.memory.checkpoint, run.proof.checkpoint
+            raise Fork(message, evidence.note_evidence("rolled-back", run.question.now, *notes))
+    if run.question.as_of is None:
+        raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
+
+
+def continue_lost(run: Run, seen: Checkpoint) -> None:
+    """[R] A loss never hides what this client has seen: its tree is not above the note of its origin."""
+    assert run.memory.checkpoint is not None
+    declared = run.proof.loss.declared if run.proof.loss is not None else []
+    for one, (_, old) in zip(declared, run.lost, strict=True):
+        if old.origin != seen.origin:
+            continue
+        if seen.excludes(old):
+            raise two_roots(run, seen.size, run.memory.checkpoint, one.note)
+        if seen.size > old.size:
+            message = (
+                f"everything after tree {old.size} of {old.origin} was declared lost, and {seen.size} was seen before"
+            )
+            raise NotProven("loss-hides", message)
+        run.continues = True
+        return
+    _refuse_two_successors(run)
+    if run.question.as_of is None:
+        what = f"the proof is of {run.tree.origin!r}, and {seen.origin!r} was seen before"
+        raise NotProven("unconnected", f"{what}: no declared loss leads from the one to the other")
+
+
+def _refuse_two_successors(run: Run) -> None:
+    """[R] The stored proof and this one say of one origin that it goes on, under two: a fork, if both are signed."""
+    stored, loss = run.memory.chain, run.proof.loss
+    if stored is None or stored.loss is None or loss is None:
+        return
+    seen = parse_checkpoint_unverified(parse_note(stored.checkpoint).text)
+    shown = (seen.origin, stored.loss.declared[0]), (run.tree.origin, loss.declared[0])
+    value = evidence.successor_evidence(run.question.now, *shown)
+    try:
+        data = evidence.format_evidence(value)
+        proven = evidence.verify_evidence(evidence.parse_evidence(data), run.log_keys)
+    except (Malformed, NotProven):
+        return
+    raise Fork(proven.statement, value)
+
+
+# -- the chain (steps 9 and 11) -----------------------------------------------------------------------------------
+
+
+def check_links(run: Run, steps: list[Step]) -> None:
+    """The steps have seq 0 to map.seq and link to map.head, whether or not they are legal."""
+    proof, shown = run.proof, run.proof.map
+    head = genesis(run.binding)
+    for seq, step in enumerate(steps):
+        head = link(head, proof.chain_id, seq, step.hash)
+        if step.entry.seq != seq:
+            raise Changed("history", f"step {seq} is missing: the next one shown is {step.entry.seq}", seq)
+    if len(steps) != shown.seq + 1:
+        message = f"the log holds {shown.seq + 1} steps of this file, the proof shows {len(steps)}"
+        raise Changed("history", message, len(steps))
+    if head != shown.head:
+        raise ChainBroken(_first_difference(run), shown.head, head)
+
+
+def _first_difference(run: Run) -> int:
+    """The step where a rewritten history departs from the stored one; the last step where that is not known."""
+    stored = run.memory.chain
+    if stored is not None and stored.chain_id == run.proof.chain_id:
+        for seq, (old, new) in enumerate(zip(stored.entries, run.proof.entries, strict=False)):
+            if old.entry != new.entry:
+                return seq
+    return len(run.proof.entries) - 1
+
+
+def other_head(run: Run, stored: Proof, seq: int) -> Changed | Fork:
+    """A step that the stored proof and this one share has two heads."""
+    if run.behind and run.question.as_of is not None:
+        return Fork(
+            f"two signed histories differ at step {seq}",
+            evidence.history_evidence(run.question.now, stored, run.proof),
+        )
+    return Changed("pinned", f"step {seq} is not the one that was seen before", seq)
+
+
+def check_ended(run: Run, stored: Proof) -> None:
+    """The generation that was seen ended after all that was seen of it; or this one is older than that."""
+    if stored.generation >= run.proof.generation:
+        if run.question.as_of is None:
+            message = f"the proof is of generation {run.proof.generation}, {stored.generation} was seen before"
+            raise NotProven("stale", message)
+        return
+    earlier, last = run.proof.earlier[run.proof.generation - stored.generation - 1], stored.map.seq
+    closed = decode_entry(earlier.step.entry).seq
+    if _gave_up(earlier.step, stored):
+        return
+    if closed <= last or (closed == last + 1 and earlier.before != stored.map.head):
+        message = f"generation {stored.generation} did not end after step {last}, which was seen before"
+        raise Changed("pinned", message, last)
+
+
+def _gave_up(closed: Line, stored: Proof) -> bool:
+    """[R] The owner ended the chain for the head seen last: steps up to there are gone by the owner's own word."""
+    end = decode_entry(closed.entry).argument
+    seen = end.seen if isinstance(end, Closed) else None
+    last = stored.map
+    return seen is not None and (seen.seq > last.seq or seen == Seen(last.seq, last.head))
