@@ -344,7 +344,7 @@ class Chain:
         own = self.binding.chain_id
         for key, taint in list(self.taints.items()):
             if taint.kind is TaintKind.ALTERED and taint.chain_id == own and taint.seq > target:
-                self._mended[key] = Mended(taint, (target, seq))
+                self._mended.setdefault(key, Mended(taint, (target, seq)))  # the first one, whatever is shown
                 if shown:
                     del self.taints[key]
 

@@ -18,7 +18,7 @@ from verifier import evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
-from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven
+from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
 from verifier.note import Note, find_signature, parse_note, verify_cosignature
 from verifier.proof import Line, Proof
 from verifier.verdict import Run
@@ -91,12 +91,17 @@ def _refuse_two_successors(run: Run) -> None:
     seen = parse_checkpoint_unverified(parse_note(stored.checkpoint).text)
     shown = (seen.origin, stored.loss.declared[0]), (run.tree.origin, loss.declared[0])
     value = evidence.successor_evidence(run.question.now, *shown)
+    if (proven := _convict(run, value)) is not None:
+        raise Fork(proven.statement, value)
+
+
+def _convict(run: Run, value: dict[str, object]) -> evidence.Proven | None:
+    """What a third person makes of this evidence; None where it shows nothing, and then it is no fork."""
     try:
         data = evidence.format_evidence(value)
-        proven = evidence.verify_evidence(evidence.parse_evidence(data), run.log_keys)
-    except (Malformed, NotProven):
-        return
-    raise Fork(proven.statement, value)
+        return evidence.verify_evidence(evidence.parse_evidence(data), run.log_keys)
+    except (Malformed, NotVerified):
+        return None
 
 
 # -- the chain (steps 9 and 11) -----------------------------------------------------------------------------------
@@ -130,21 +135,23 @@ def _first_difference(run: Run) -> int:
 def other_head(run: Run, stored: Proof, seq: int) -> Changed | Fork:
     """A step that the stored proof and this one share has two heads."""
     if run.behind and run.question.as_of is not None:
-        return Fork(
-            f"two signed histories differ at step {seq}",
-            evidence.history_evidence(run.question.now, stored, run.proof),
-        )
+        value = evidence.history_evidence(run.question.now, stored, run.proof)
+        if (proven := _convict(run, value)) is not None:
+            return Fork(proven.statement, value)
     return Changed("pinned", f"step {seq} is not the one that was seen before", seq)
 
 
 def check_ended(run: Run, stored: Proof) -> None:
-    """The generation that was seen ended after all that was seen of it; or this one is older than that."""
-    if stored.generation >= run.proof.generation:
-        if run.question.as_of is None:
-            message = f"the proof is of generation {run.proof.generation}, {stored.generation} was seen before"
-            raise NotProven("stale", message)
-        return
-    earlier, last = run.proof.earlier[run.proof.generation - stored.generation - 1], stored.map.seq
+    """[R] The generation that was seen is among those before this one, and ended after all that was seen of it."""
+    earlier = next((one for one in run.proof.earlier if one.chain_id == stored.chain_id), None)
+    if earlier is None:
+        if run.question.as_of is not None and not run.continues:
+            return  # an older tree, which says nothing of what came later
+        message = (
+            f"the proof is of generation {run.proof.generation}, and {stored.generation}, seen before, is not in it"
+        )
+        raise NotProven("stale" if stored.generation >= run.proof.generation else "generations", message)
+    last = stored.map.seq
     closed = decode_entry(earlier.step.entry).seq
     if _gave_up(earlier.step, stored):
         return

@@ -39,12 +39,15 @@ from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
 from verifier.proof import Bracket, Proof
 from verifier.verdict import Memory, Question, Report, Run, Times, Trust, Verdict
 
-FUTURE_BOUND_S = 30  # SPEC 8.3: a cosignature may be this far ahead of the verifier's clock
-CLOCK_BOUND_S = 300  # SPEC 8.3: an entry may claim to be recorded this much later than witnesses saw it
+FUTURE_BOUND_S = 30  # SPEC 8.4: a cosignature may be this far ahead of the verifier's clock
+CLOCK_BOUND_S = 300  # SPEC 8.4: an entry may claim to be recorded this much later than witnesses saw it
 
 
 def verify(proof: Proof, trust: Trust, question: Question, memory: Memory) -> Report:
-    """Takes a parsed proof through all steps. Raises only Malformed, for parts that are not in their format."""
+    """Takes a parsed proof through all steps.
+
+    Raises only Malformed, for parts that are not in their format, and Usage, for a question that is none.
+    """
     check_separate(trust.witnesses, trust.auditors)
     check_question(trust, question)
     run = Run(proof, trust, question, memory)
@@ -135,6 +138,7 @@ def check_checkpoint(run: Run) -> None:
         raise
     if checkpoint.size == 0:
         raise NotProven("empty-tree", "the checkpoint is of an empty tree")
+    _check_one_root(run, checkpoint, run.proof.checkpoint)
     if (checkpoint.origin == run.origin) != (loss is None):
         what = f"checkpoint origin: got {checkpoint.origin!r}, which is not shown to be this log's"
         raise NotProven("unknown-log", what)
@@ -144,7 +148,6 @@ def check_checkpoint(run: Run) -> None:
         bound = run.question.now + FUTURE_BOUND_S
         run.lost = open_lost(loss, run.origin, checkpoint, run.trust.witnesses, bound)
     run.checkpoint = checkpoint
-    _check_one_root(run, checkpoint, run.proof.checkpoint)
 
 
 def check_witnesses(run: Run) -> None:
@@ -339,8 +342,7 @@ def check_times(run: Run) -> None:
     """Step 15. Times are the quorum's: never one clock's, never a minimum, maximum or mean."""
     if run.witnesses is None or run.witnesses.still_newest_at is None or run.witnesses.not_later_than is None:
         return
-    first = _bracket(run, run.proof.first, "first")
-    before = _bracket(run, run.proof.before, "before")
+    first, before = _brackets(run)
     index = run.proof.map.leaf_index
     not_later_than = run.witnesses.not_later_than
     if first is not None and first[0].size > index and first[1].not_later_than is not None:
@@ -393,8 +395,9 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
 
 def _check_one_root(run: Run, shown: Checkpoint, note: bytes) -> None:
     """[R] A tree that a log key signed has no other root than the one seen before, or the newest one, at its size."""
-    for known, known_note in (run.seen, run.memory.checkpoint), ((run.note, run.tree), run.proof.checkpoint):
-        if known is not None and known_note is not None and known[1].excludes(shown):
+    seen = None if run.seen is None else run.seen[1]
+    for known, known_note in (seen, run.memory.checkpoint), (run.checkpoint, run.proof.checkpoint):
+        if known is not None and known_note is not None and known.excludes(shown):
             from verifier.seen import two_roots
 
             raise two_roots(run, shown.size, known_note, note)
@@ -413,14 +416,25 @@ def _compare_heads(run: Run, stored: Proof) -> None:
         raise Changed("pinned", f"step {stored.map.seq} was seen before and is gone", stored.map.seq)
 
 
-def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint, Cosigned] | None:
-    """Another checkpoint of the proof, once it is cosigned, and an earlier state of the newest one.
+def _brackets(run: Run) -> list[tuple[Checkpoint, Cosigned] | None]:
+    """`first` and `before`, once each is cosigned, and an earlier state of the newest tree. A fork is looked for first.
 
-    [R] Its times are the witnesses' word, its tree is covered by the newest one's signature. So the log's own line is
-    not asked for, and a key that was replaced, or stolen since, gets no say; nor does it make a fork.
+    [R] Their times are the witnesses' word, their trees are covered by the newest one's signature. So the log's own
+    line is not asked for, and a key that was replaced, or stolen since, gets no say; nor does it make a fork.
     """
-    if bracket is None:
-        return None
+    opened: list[tuple[Note, Checkpoint, list[bytes]] | None] = []
+    wrong: NotProven | None = None
+    for bracket, where in (run.proof.first, "first"), (run.proof.before, "before"):
+        try:
+            opened.append(None if bracket is None else _open_bracket(run, bracket, where))
+        except NotProven as error:
+            wrong = wrong or error
+    if wrong is not None:
+        raise wrong
+    return [None if one is None else _follow_bracket(run, *one) for one in opened]
+
+
+def _open_bracket(run: Run, bracket: Bracket, where: str) -> tuple[Note, Checkpoint, list[bytes]]:
     note, checkpoint, signers = open_earlier(bracket.checkpoint, *run.log_keys)
     if checkpoint.size == 0:
         raise NotProven("empty-tree", f"the checkpoint {where} is of an empty tree")
@@ -428,7 +442,11 @@ def _bracket(run: Run, bracket: Bracket | None, where: str) -> tuple[Checkpoint,
         raise NotProven("unknown-log", f"the checkpoint {where} is of {checkpoint.origin!r}")
     if signers:
         _check_one_root(run, checkpoint, bracket.checkpoint)
-    verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, bracket.hashes)
+    return note, checkpoint, bracket.hashes
+
+
+def _follow_bracket(run: Run, note: Note, checkpoint: Checkpoint, hashes: list[bytes]) -> tuple[Checkpoint, Cosigned]:
+    verify_consistency(checkpoint.size, checkpoint.root, run.tree.size, run.tree.root, hashes)
     return checkpoint, _quorum(run, run.trust.witnesses, note)
 
 

@@ -580,7 +580,7 @@ function replay(entries, headList, p, owner, pred) {
         rule(content, 'same', old === null ? undefined : old, eqContent, 'content');
         rule(path, 'same', s.path, eqPath, 'path');
         for (const a of s.altered) if (t < a) {              // whether or not the openings are shown: what 4.3 forbids to erase
-          mends.set(a, [t, i]);
+          if (!mends.has(a)) mends.set(a, [t, i]);             // the first one since it last stood
           if (content !== undefined && old !== undefined) s.taints.delete(full(own(a)));
         }
         for (const [a, [, by]] of mends) if (a <= t && t < by) {   // back to what the mending had left behind
@@ -759,9 +759,8 @@ function run(c, f) {
   if (step(2, () => {
     const fault = noteFault(note, wp, origin);
     if (fault) return [N, fault];
-    const wrong = openLost();
-    if (wrong) return wrong;
     if (pin && pin.signed && pin.origin === origin && pin.size === note.size && !same(pin.root, note.root)) return ['FORK', 'fork', 'two-roots'];
+    return openLost();
   })) return done();
 
   // 3 witnesses, 4 auditors
@@ -874,7 +873,7 @@ function run(c, f) {
     if (!o || o.file !== p.file || o.source !== p.source || o.log !== p.log) return;
     if (same(o.chain, p.chain)) {
       const old = heads(o.entries, o), shared = Math.min(old.length, hs.length);
-      if (old.slice(0, shared).some((h, i) => !same(h, hs[i]))) return asOf && smaller ? ['FORK', 'fork', 'two-histories'] : ['CHANGED', 'pinned'];
+      if (old.slice(0, shared).some((h, i) => !same(h, hs[i]))) return asOf && smaller && o.checkpoint.origin === origin ? ['FORK', 'fork', 'two-histories'] : ['CHANGED', 'pinned'];
       if (old.length > hs.length && connected) return ['CHANGED', 'pinned', 'entries missing'];
       return;
     }
@@ -883,7 +882,7 @@ function run(c, f) {
       const up = x.step.gaveUp;                              // 4.7
       if (up && (up.seq > o.map.seq || (up.seq === o.map.seq && same(up.head, o.map.head)))) return;
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
-    } else if (o.generation > p.generation && !(asOf && smaller)) return [N, 'stale', 'a later generation is known'];
+    } else if (same(o.root, p.root) && !(asOf && !connected)) return [N, o.generation >= p.generation ? 'stale' : 'generations', 'not the generation that is known'];
   });
   
 
@@ -942,14 +941,15 @@ function run(c, f) {
   step(15, () => {
     let notLater = T.notLater;
     if (!witnessed || wp.quorum.ov === 0) return;
-    for (const name of ['first', 'before']) {
-      const x = p[name];
-      if (!x) continue;
-      const n = openNote(x.note, wp, origin);
-      const fault = noteFault(n, wp, origin, true);
-      if (fault) return [N, fault, name];
-      for (const other of [note, pin])
+    const brackets = ['first', 'before'].filter((name) => p[name]).map((name) => {
+      const n = openNote(p[name].note, wp, origin);
+      return [name, p[name], n, noteFault(n, wp, origin, true)];
+    });
+    for (const [, , n, fault] of brackets)
+      for (const other of fault ? [] : [note, pin])
         if (n.signed && other && other.signed && other.origin === n.origin && other.size === n.size && !same(other.root, n.root)) return ['FORK', 'fork', 'two-roots'];
+    for (const [name, , , fault] of brackets) if (fault) return [N, fault, name];
+    for (const [name, x, n] of brackets) {
       if (!consistency(n.size, n.root, note.size, note.root, x.hashes)) return [N, 'broken-proof', name];
       if (n.badLine) return [N, 'bad-signature', name];
       if (!hasQuorum(n, wp, q.now)) return [N, 'unwitnessed', name];

@@ -393,6 +393,42 @@ def reverted_to_the_altered_bytes() -> Ask:
     return Ask(world, world.prove(1), b"evil")
 
 
+def mended_twice(erased: int) -> Ask:
+    """The bytes from before an alteration came back twice, and one of these versions is erased later."""
+    world = altered(alone())
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.record(1, Operation.ERASED, argument=Erased(erased, Part.CONTENT), replay=False)
+    world.publish()
+    world.erase(world.histories[1], erased, Part.CONTENT)
+    return Ask(world, world.prove(1))
+
+
+@case(CHANGED, "illegal")
+def mended_twice_and_the_first_time_erased() -> Ask:
+    """[R] The clearing rests on the first revert, which may not be erased."""
+    return mended_twice(3)
+
+
+@case("VERIFIED")
+def mended_twice_and_the_second_time_erased() -> Ask:
+    """The clearing rests on the first revert, and not on the second."""
+    return mended_twice(4)
+
+
+@case("VERIFIED")
+def mended_and_reverted_to_what_mended() -> Ask:
+    """The first revert cleared the alteration, so it is no version from after it, whatever came later."""
+    world = altered(alone())
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(3))
+    world.publish()
+    return Ask(world, world.prove(1), b"one")
+
+
 @case(CHANGED, "altered", "opening-missing")
 def altered_with_what_mended_it_withheld() -> Ask:
     """[R] Nothing is cleared through a part that is not shown."""

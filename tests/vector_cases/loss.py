@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests import reference
+from tests import map_reference, reference
 from tests.builder import ORIGIN, World, secret
 from tests.vector_cases import MALFORMED, Ask, case, small
 from tests.verifier.worlds import sealed, two_logs
 from verifier.entry import Operation, Seen
 from verifier.loss import loss_message
 from verifier.note import SIGNATURE, SignerKey, format_vkey
-from verifier.proof import Bracket, Declared, Loss, Proof, format_proof
+from verifier.proof import Bracket, Declared, Earlier, Loss, Proof, format_proof
 from verifier.verdict import Memory
 
 VERIFIED, NOT_PROVEN, CHANGED, FORK = "VERIFIED", "NOT PROVEN", "CHANGED", "FORK"
@@ -166,6 +166,21 @@ def old_origin_after_a_declared_loss() -> Ask:
 
 def max_note(world: World) -> bytes:
     return world.notes[max(world.notes)]
+
+
+@case(CHANGED, "declared-loss", "pinned")
+def as_of_a_tree_after_a_loss_that_went_on_otherwise() -> Ask:
+    """What was seen under the origin before, and another step under this one: said openly, so no fork, and CHANGED."""
+    world, memory = seen()
+    world.declare_loss(4, SECOND)
+    world.record(1, Operation.WRITTEN, b"other", "a.txt")
+    world.publish()
+    size = max(world.notes)
+    world.record(2, Operation.CREATED, b"x", "b.txt")
+    world.publish()
+    return Ask(
+        seal(world), world.prove(1, size=size), b"other", memory=Memory(max_note(world), memory.chain), as_of="proof"
+    )
 
 
 # -- what a server may make up --------------------------------------------------------------------------------------
@@ -348,3 +363,54 @@ def too_many_declared_losses() -> Ask:
     proof = world.prove(1)
     one = Declared(*world.declared[0])
     return Ask(world, proof._replace(loss=Loss([one] * 17, [])))
+
+
+def made_up(world: World) -> Ask:
+    """Somebody who holds the owner's public key alone saw file 1 with a step that was lost; it goes on without it.
+
+    Chain ids of generations are nothing to them, so how many there were is the server's word.
+    """
+    world.record_seal(1)
+    world.publish()
+    memory = Memory(max_note(world), world.prove(1))
+    world.declare_loss(4)
+    world.record(9, Operation.CREATED, b"x", "x")
+    world.close(9, signed=False)
+    world.close(1)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), path=None, file_id=1, memory=memory, reader=False)
+
+
+@case(CHANGED, "pinned")
+def lost_steps_that_a_stranger_has_seen() -> Ask:
+    """[R] The generation that was seen has ended without steps that were seen of it."""
+    return made_up(written())
+
+
+@case(CHANGED, "pinned")
+def lost_steps_behind_a_generation_that_is_made_up() -> Ask:
+    """[R] The generation that was seen is found by its chain id, not by a number that the server makes up."""
+    ask = made_up(written())
+    assert isinstance(ask.proof, Proof)
+    return ask._replace(proof=ask.proof._replace(generation=2, earlier=[*ask.proof.earlier, end_of(ask.world, 9)]))
+
+
+@case(NOT_PROVEN, "generations")
+def generation_that_was_seen_is_left_out() -> Ask:
+    """[R] A stranger has seen a generation that is not among those which are shown."""
+    ask = made_up(written())
+    world = ask.world
+    world.close(1)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    proof = seal(world).prove(1)
+    return ask._replace(proof=proof._replace(earlier=[proof.earlier[0], end_of(world, 9)]))
+
+
+def end_of(world: World, file_id: int) -> Earlier:
+    """How a closed chain ended, as it is shown where another one continues it."""
+    history, mapped = world.histories[file_id], world.maps[max(world.notes)]
+    last, chain_id = history.records[-1], history.binding.chain_id
+    siblings = map_reference.prove(mapped, chain_id)[1]
+    return Earlier(chain_id, history.chain.heads[-2], last.line, last.index, siblings)

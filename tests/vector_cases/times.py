@@ -215,3 +215,24 @@ def first_with_an_extension_line() -> Ask:
     text = format_checkpoint(Checkpoint(ORIGIN, 4, reference.mth(world.leaves))) + b"more\n"
     note = format_note(Note(text, (sign_note(text, world.log), cosign(text, world.witnesses[0], START))))
     return Ask(world, world.prove(1)._replace(first=Bracket(note, [])))
+
+
+@case("FORK", "fork")
+def fork_in_before_behind_a_first_that_does_not_hold() -> Ask:
+    """[R] A fork is looked for first: what is wrong with `first` does not hide the other tree that `before` shows."""
+    mine, other = alone(), alone()
+    for world, data in (mine, b"one"), (other, b"evil"):
+        world.record(1, Operation.CREATED, data, "a.txt")
+        world.publish()
+        world.record(2, Operation.CREATED, b"x", "b.txt")
+        world.publish()
+    mine.record(1, Operation.WRITTEN, b"two", "a.txt")
+    mine.publish()
+    mine.record(3, Operation.CREATED, b"x", "c.txt")
+    mine.publish()
+    proof = mine.prove(1, pinned=4)
+    assert proof.first is not None
+    assert proof.before is not None
+    first = proof.first._replace(hashes=[bytes(32)] * len(proof.first.hashes))
+    before = proof.before._replace(checkpoint=other.notes[4])
+    return Ask(mine, proof._replace(first=first, before=before), memory=Memory(mine.notes[4]))

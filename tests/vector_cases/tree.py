@@ -20,7 +20,7 @@ from verifier.note import (
     parse_note,
     sign_note,
 )
-from verifier.proof import Bracket, Proof
+from verifier.proof import Bracket, Loss, Proof
 from verifier.verdict import Memory
 
 NOT_PROVEN, FORK = "NOT PROVEN", "FORK"
@@ -285,6 +285,16 @@ def two_roots_of_one_size() -> Ask:
     """The log signed two trees of one size, and the state holds the other one."""
     mine, other = small(b"one"), small(b"evil")
     return Ask(other, other.prove(1), b"evil", memory=Memory(mine.notes[2]))
+
+
+@case(FORK, "fork")
+def two_roots_of_one_size_beside_a_loss_that_is_none() -> Ask:
+    """[R] What the server adds to a proof never hides a fork: another log's declared loss is shown with it."""
+    from tests.vector_cases.loss import lost
+
+    mine, other = small(b"one"), small(b"evil")
+    proof = other.prove(1)._replace(loss=Loss(lost().declared, []))
+    return Ask(other, proof, b"evil", memory=Memory(mine.notes[2]))
 
 
 @case(MALFORMED)

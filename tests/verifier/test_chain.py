@@ -149,7 +149,7 @@ def slow_standing(steps: list[Step]) -> tuple[set[Taint], dict[Taint, tuple[int,
         if isinstance(entry.argument, Reverted):
             target = entry.argument.target
             older = {t for t in found if t.kind is TaintKind.ALTERED and t.seq > target}
-            mended |= dict.fromkeys(older, (target, entry.seq))
+            mended = dict.fromkeys(older, (target, entry.seq)) | mended  # the first one stays
             if MISSING not in (item.content, steps[target].content):
                 found -= older
             again = {taint for taint, (_, at) in mended.items() if taint.seq <= target < at}
