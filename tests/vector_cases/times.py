@@ -9,7 +9,7 @@ from tests.verifier.worlds import a_file, noted, two_logs
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.entry import Operation
 from verifier.note import Note, cosign, format_note, parse_note, sign_note
-from verifier.proof import Bracket
+from verifier.proof import Bracket, Proof
 from verifier.verdict import DEFAULT_MAX_AGE_S, Memory
 
 NOT_PROVEN = "NOT PROVEN"
@@ -217,9 +217,8 @@ def first_with_an_extension_line() -> Ask:
     return Ask(world, world.prove(1)._replace(first=Bracket(note, [])))
 
 
-@case("FORK", "fork")
-def fork_in_before_behind_a_first_that_does_not_hold() -> Ask:
-    """[R] A fork is looked for first: what is wrong with `first` does not hide the other tree that `before` shows."""
+def fork_in_before() -> Ask:
+    """`before` is of another tree than the one of its size that the client has seen, and the log signed both."""
     mine, other = alone(), alone()
     for world, data in (mine, b"one"), (other, b"evil"):
         world.record(1, Operation.CREATED, data, "a.txt")
@@ -231,8 +230,25 @@ def fork_in_before_behind_a_first_that_does_not_hold() -> Ask:
     mine.record(3, Operation.CREATED, b"x", "c.txt")
     mine.publish()
     proof = mine.prove(1, pinned=4)
-    assert proof.first is not None
     assert proof.before is not None
-    first = proof.first._replace(hashes=[bytes(32)] * len(proof.first.hashes))
     before = proof.before._replace(checkpoint=other.notes[4])
-    return Ask(mine, proof._replace(first=first, before=before), memory=Memory(mine.notes[4]))
+    return Ask(mine, proof._replace(before=before), memory=Memory(mine.notes[4]))
+
+
+@case("FORK", "fork")
+def fork_in_before_behind_a_first_that_does_not_hold() -> Ask:
+    """[R] A fork is looked for first: what is wrong with `first` does not hide the other tree that `before` shows."""
+    ask = fork_in_before()
+    assert isinstance(ask.proof, Proof)
+    assert ask.proof.first is not None
+    first = ask.proof.first._replace(hashes=[bytes(32)] * len(ask.proof.first.hashes))
+    return ask._replace(proof=ask.proof._replace(first=first))
+
+
+@case("FORK", "fork")
+def fork_in_before_behind_a_first_of_an_empty_tree() -> Ask:
+    """[R] Nor does a `first` that is refused before any hash is looked at."""
+    ask = fork_in_before()
+    assert isinstance(ask.proof, Proof)
+    first = Bracket(ask.world.note(0, reference.mth([])), [])
+    return ask._replace(proof=ask.proof._replace(first=first))
