@@ -27,6 +27,7 @@ SERVER = {
     "node": "run a witness and auditor for others",
     "token": "let somebody enrol",
     "coverage": "what of a Nextcloud is recorded, read again lately, or unreadable",
+    "erase": "erase what is stored of one step of a file, and log that",
     "hooks": "have a Nextcloud tell a log what happens to files",
     "upgrade": "bring a log's database to this version",
     "peer": "the nodes that cosign and replay a log: add, list, remove",

@@ -32,6 +32,7 @@ from verifier.entry import Closed, Content
 from verifier.errors import Malformed
 from verifier.keys import KEY_SIZE, owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
+from verifier.proof import Line
 
 OWNER, INSTANCE, CUSTODIAL = "owner", "instance", "custodial"
 FOLDER_SPEC = "folder:"  # all that is in such a source has one owner
@@ -204,6 +205,11 @@ def load_chain(conn: sqlite3.Connection, store: Store, current: Current) -> Chai
     if chain.head != current.head:
         raise Fatal(f"chain {current.chain_id.hex()}: entries lead to another head than the stored one")
     return chain
+
+
+def read_lines(conn: sqlite3.Connection, chain: int) -> list[Line]:
+    """All steps of a chain as they are stored."""
+    return [Line(*row) for row in conn.execute(_READ_STEPS, (chain, 0))]
 
 
 class Roots:

@@ -27,6 +27,7 @@ COMMANDS = {
     ("record",): "audit.commands.record",
     ("token",): "audit.commands.token",
     ("coverage",): "audit.commands.coverage",
+    ("erase",): "audit.commands.erase",
     ("hooks",): "audit.commands.hooks",
     ("upgrade",): "audit.commands.upgrade",
     ("rotate-key",): "audit.commands.rotate_key",

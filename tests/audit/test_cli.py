@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from hashlib import sha3_256
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,39 @@ def test_record_says_what_it_did(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert main([*map(str, words), "--full"]) == 0
     assert "nothing new" in capsys.readouterr().out
     assert run_json(capsys, "fsck", "--data", data)["findings"] == []
+
+
+def test_erase_lists_erases_and_refuses(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a step says is gone from every file of the store, the log says so, and the current content stays."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    words = ("record", "--data", data, "--source", f"folder:{folder}")
+    for text in ("one", "two and more"):
+        (folder / "to the doctor").write_text(text)
+        run_json(capsys, *words)
+    erase = ("erase", "to the doctor", "--data", data)
+    listed = run_json(capsys, *erase)
+    assert (listed["erased"], len(listed["steps"])) == ([], 2)
+    assert "to the doctor; 3 bytes" in listed["steps"][0]
+    digest = sha3_256(b"one").digest()
+    assert digest in b"".join(path.read_bytes() for path in data.glob("log.db*"))
+
+    done = run_json(capsys, *erase, "--step", "0", "--part", "content", "--part", "context")
+    assert done["erased"] == ["2", "3"]
+    assert "content not shown" in done["steps"][0]
+    assert digest not in b"".join(path.read_bytes() for path in data.glob("log.db*"))
+    assert run_json(capsys, "fsck", "--data", data)["findings"] == []
+
+    for more, message in (
+        (("--step", "1", "--part", "content"), "current content"),
+        (("--step", "0", "--part", "content"), "to erase"),
+        (("--step", "0"), "together"),
+        (("--file", "1"), "which file"),
+    ):
+        assert message in run_json(capsys, *erase, *more, expect=4)["error"]["message"]
+    assert "no such file" in run_json(capsys, "erase", "other", "--data", data, expect=4)["error"]["message"]
+    assert main(["erase", "--data", str(data), "--file", "1"]) == 0
+    assert "file 1, generation 0: nothing was erased" in capsys.readouterr().out
 
 
 def test_record_does_not_record_its_own_directory(
