@@ -91,5 +91,5 @@ def source_of(log: Directory, homes: str) -> NextcloudSource:
 
     spec = "nextcloud:https://cloud.example"
     row = log.store.add_source(spec, f"nextcloud:{INSTANCE}")
-    limits = Limits(budget=Budget(hours=0))
+    limits = Limits(budget=Budget(hours=0), share=1)
     return NextcloudSource(row, f"nextcloud:{INSTANCE}", "https://cloud.example", Line(opened), limits)

@@ -126,7 +126,7 @@ def scanning(user: User, directory: str, files: int) -> Callable[[], float]:
                 yield sessions
 
         source = add_nextcloud(log.store, f"nextcloud:{user.cloud.url}", opened)  # type: ignore[arg-type]
-        source = source._replace(limits=Limits(budget=Budget(hours=0)))
+        source = source._replace(limits=Limits(budget=Budget(hours=0), share=SHARE))
         start = time.perf_counter()
         summary = source.scan(Job(log.store, Recorder(log.store, time.time)))
         taken = time.perf_counter() - start

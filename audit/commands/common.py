@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from audit.nextcloud.limits import LIMIT_NAMES
+from audit.nextcloud.limits import DEFAULT_SHARE, LIMIT_NAMES, format_share
 from verifier.outcome import format_json
 from verifier.words import escape
 
@@ -21,6 +21,12 @@ def add_json(parser: ArgumentParser) -> None:
 def add_limits(parser: ArgumentParser) -> None:
     """How fast a Nextcloud is read. They hold for this run, over what DIR/nextcloud.json says."""
     group = parser.add_argument_group("a Nextcloud is read")
+    group.add_argument(
+        "--share",
+        metavar="25%",
+        help="a scan keeps the server busy for this part of the time and leaves it alone for the rest, so a slow server "
+        f"is asked less; 100%%: as fast as it goes (default: {format_share(DEFAULT_SHARE)})".replace("25%", "25%%"),
+    )
     group.add_argument(
         "--files-per-second", metavar="N", dest="files", help="new and changed files (default: no bound)"
     )

@@ -60,6 +60,7 @@ CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 10, 120
 ANSWER_TIMEOUT_S = 600  # for a whole listing
 SLOWEST = 16 << 10  # bytes per second below which a transfer is given up: it holds a lock
 MAX_RETRY_AFTER_S, RETRY_AFTER_S = 3600, 5
+LOCKED_RETRY_S = 0  # one file is locked: the server itself has time
 MAX_CONFIG, MAX_ACCOUNTS, MAX_USERS = 1 << 20, 1_000, 1_000_000
 MAX_OCS = 64 << 20
 MAX_NAME = 255
@@ -390,7 +391,8 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
     if status == httpx.codes.PRECONDITION_FAILED:
         raise TryLater(f"{what}: changed or gone since it was listed")
     if status in _BUSY:
-        raise Busy(f"nextcloud: {what}: {status} {_BUSY[status]}", _retry_after(response))
+        usual = LOCKED_RETRY_S if status == httpx.codes.LOCKED else RETRY_AFTER_S
+        raise Busy(f"nextcloud: {what}: {status} {_BUSY[status]}", _retry_after(response, usual))
     if 300 <= status < 400:
         raise PeerFailed(f"nextcloud: {what}: {status}, redirects are not followed: configure the address it leads to")
     if not 200 <= status < 300:
@@ -421,12 +423,12 @@ def _etag(response: httpx.Response) -> str:
     return value.removeprefix("W/").strip('"')
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: httpx.Response, usual: int) -> float:
     value = response.headers.get("retry-after", "")
     return (
         float(min(int(value), MAX_RETRY_AFTER_S))
         if value.isascii() and value.isdigit() and len(value) < 9
-        else RETRY_AFTER_S
+        else usual
     )
 
 

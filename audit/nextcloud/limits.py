@@ -1,7 +1,9 @@
-"""How fast a Nextcloud is read: bounds on new and changed files, and a budget for reading stored bytes again.
+"""How fast a Nextcloud is read: its users' share, bounds on new and changed files, a budget for reading bytes again.
 
-    DIR/nextcloud.json: "limits":{"files":"50","rate":"10MB","again_days":"30","again_hours":"5","again_rate":"20MB"}
+    DIR/nextcloud.json: "limits":{"share":"25%","files":"50","rate":"10MB",
+                                  "again_days":"30","again_hours":"5","again_rate":"20MB"}
 
+    share                     the part of the time in which a scan may keep the server busy (`share`); 100%: no bound
     files, rate               looks at new and changed files: so many, and so many bytes, a second; without: no bound
     again_days                everything is read again within so many days, an equal share each day
     again_hours, again_rate   for at most so many hours a day, at so many bytes a second
@@ -22,6 +24,7 @@ from verifier.errors import Malformed, Usage
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,3})?")
 DAY_HOURS, MAX_DAYS = 24, 3_650
+DEFAULT_SHARE = 0.25  # bench, group nextcloud: what an upload suffers beside it
 
 
 class Rate(NamedTuple):
@@ -40,10 +43,11 @@ class Budget(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Both, as they are configured."""
+    """All of it, as it is configured."""
 
     rate: Rate = Rate()
     budget: Budget = Budget()
+    share: float = DEFAULT_SHARE
 
 
 NO_LIMITS = Limits()
@@ -74,7 +78,7 @@ def parse_limits(members: Mapping[str, str], before: Limits = NO_LIMITS) -> Limi
     if unknown := members.keys() - _READERS.keys():
         raise Malformed(f"want {', '.join(_READERS)}, not {', '.join(sorted(unknown))}", "limits")
     found = {name: _READERS[name](value, f"limits {name}") for name, value in members.items()}
-    rate, budget = before
+    rate, budget, share = before
     return Limits(
         Rate(found.get("files", rate.files_per_s), found.get("rate", rate.bytes_per_s)),
         Budget(
@@ -82,6 +86,7 @@ def parse_limits(members: Mapping[str, str], before: Limits = NO_LIMITS) -> Limi
             found.get("again_hours", budget.hours),
             found.get("again_rate", budget.bytes_per_s),
         ),
+        found.get("share", share),
     )
 
 
@@ -108,6 +113,18 @@ def parse_files(value: str, where: str = "files") -> float:
     return float(value)
 
 
+def parse_share(value: str, where: str = "share") -> float:
+    """0.25 of `25%`; 1 to 100."""
+    if not (found := re.fullmatch(r"(100|[1-9][0-9]?)%", value)):
+        raise Usage(f"{where}: got {value!r}, want 1% to 100%, like 25%")
+    return int(found[1]) / 100
+
+
+def format_share(share: float) -> str:
+    """`25%`."""
+    return f"{round(share * 100)}%"
+
+
 def _days(value: str, where: str) -> float:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_DAYS):
         raise Usage(f"{where}: got {value!r}, want 1 to {MAX_DAYS}")
@@ -121,6 +138,7 @@ def _hours(value: str, where: str) -> float:
 
 
 _READERS: dict[str, Callable[[str, str], float]] = {
+    "share": parse_share,
     "files": parse_files,
     "rate": parse_rate,
     "again_days": _days,

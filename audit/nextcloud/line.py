@@ -8,7 +8,8 @@
 A scan asks for new sessions, so that accounts and passwords are as they are configured now; it gets those that are open
 where somebody uses them at that moment. The server's bound on requests at a time holds for all that share them.
 
-`in_hand`: files that somebody looks at just now. `is_scanning`: a scan runs, and looks keep to what is urgent.
+`in_hand`: files that somebody looks at just now. `share`: that of the scan which runs; where a look wants what the scan
+has in hand, it hurries it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
+from audit.nextcloud.share import Share
 from audit.nextcloud.values import Session
 
 Opener = Callable[[], AbstractAsyncContextManager[Sequence[Session]]]
@@ -33,7 +35,7 @@ class Line:
     def __init__(self, opener: Opener) -> None:
         self.opener, self.opened = opener, 0
         self.in_hand: set[tuple[int, str]] = set()
-        self.is_scanning = False
+        self.share: Share | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._gate: asyncio.Lock | None = None

@@ -9,6 +9,8 @@ metadata, its bytes, its version list, its metadata again. Both times the same a
 again, MAX_READS times, else later. Then the old versions that are needed, and `look.conclude`. Entries, what the next
 look compares with, and the end of the entry in the queue are one transaction.
 
+What events told of comes first, and at once: of a scan's looks they alone have no turns (`share`).
+
 Several lookers may work on one source beside each other, on one loop. What one has in hand the others leave alone; what
 was concluded from a chain or a last look that is another one by now is not recorded, and looked at again later.
 
@@ -45,6 +47,7 @@ from audit.nextcloud.look import (
     nameless,
     versions_to_read,
 )
+from audit.nextcloud.share import FREELY, Share
 from audit.nextcloud.together import Together
 from audit.nextcloud.values import Broken, Node, Reading, Session, Version
 from audit.recorder import Recorder
@@ -54,6 +57,7 @@ from verifier.errors import Error
 
 AT_ONCE = 24  # looks at a time; the requests that they make are bounded by the server's client
 BATCH = 64  # looks in one transaction
+FEW = 16  # looks that are due and not urgent, between scans: for users they are as good as nothing
 MAX_READS = 3  # of one file that changes while it is read
 FAULTS = 3  # looks that fail for a version which the server cannot give
 GROUP, EXTERNAL = "group", "external"
@@ -96,6 +100,7 @@ class Looker:
         pause: Callable[[int, int], Awaitable[None]] | None = None,
         report: Callable[[], None] = lambda: None,
         in_hand: set[tuple[int, str]] | None = None,
+        share: Share = FREELY,
     ) -> None:
         self.store, self.recorder, self.source, self.clock = store, recorder, source, clock
         self.sessions = {session.user: session for session in sessions}
@@ -106,15 +111,36 @@ class Looker:
         self._in_hand = set() if in_hand is None else in_hand
         self._trash: dict[str, Mapping[int, object]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
-        self.together = Together()
+        self.together, self._share = Together(share), share
 
-    async def drain(self, is_urgent: bool = False) -> None:
-        """Looks at what is queued and due, the oldest first; or at what is urgent alone, beside a scan."""
-        while batch := self._take(rows.URGENT if is_urgent else int(self.clock())):
+    async def drain(self) -> None:
+        """Looks at what is queued and due: what is urgent, and then the oldest first."""
+        while True:
+            await self.drain_urgent()
+            if not (batch := self._take(int(self.clock()))):
+                return
+            await self.look_at_all(batch)
+
+    async def drain_urgent(self, busy: Share = FREELY) -> None:
+        """Looks at what events told of. Where `busy`, the share of a scan, has some of it in hand, it is hurried."""
+        while True:
+            urgent = rows.take(self.store.reader(), self.source, BATCH + len(self._in_hand), rows.URGENT)
+            if any(_key(dirty) in self._in_hand for dirty in urgent):
+                busy.hurry()
+            if not (batch := self._free(urgent)):
+                return
+            with self._share.hurried():
+                await self.look_at_all(batch)
+
+    async def look_at_few(self) -> None:
+        """Looks at a little of what else is due."""
+        if batch := self._take(int(self.clock()))[:FEW]:
             await self.look_at_all(batch)
 
     def _take(self, due: int) -> list[Dirty]:
-        taken = rows.take(self.store.reader(), self.source, BATCH + len(self._in_hand), due)
+        return self._free(rows.take(self.store.reader(), self.source, BATCH + len(self._in_hand), due))
+
+    def _free(self, taken: Sequence[Dirty]) -> list[Dirty]:
         return [dirty for dirty in taken if _key(dirty) not in self._in_hand][:BATCH]
 
     async def look_at_all(self, batch: Sequence[Dirty]) -> None:
@@ -126,6 +152,7 @@ class Looker:
             await self._look_at_all(batch)
         finally:
             self._in_hand -= keys
+            self._share.calm()
         self._report()
 
     async def _look_at_all(self, batch: Sequence[Dirty]) -> None:
@@ -340,7 +367,7 @@ class Looker:
                 rows.put_known(conn, self.source, [found.keep])
             elif found.drop:
                 rows.drop_known(conn, self.source, found.file_id)
-            rows.add(conn, self.source, found.also, now)
+            rows.add(conn, self.source, found.also, now, is_urgent=True)  # only events tell of paths
             rows.finish(conn, found.dirty)
 
     def _put_off(self, dirty: Dirty, why: str) -> None:

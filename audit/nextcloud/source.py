@@ -40,8 +40,9 @@ from audit.nextcloud.limits import NO_LIMITS, Limits, Rate, Throttle
 from audit.nextcloud.line import Line, Opener
 from audit.nextcloud.look import identity_of
 from audit.nextcloud.looking import BATCH, EXTERNAL, GROUP, Looker, count_entries, whose
+from audit.nextcloud.share import FREELY, Gently, Share
 from audit.nextcloud.values import Node, Session
-from audit.scanning import MIGRATE_LIMIT, Job, Summary
+from audit.scanning import MIGRATE_LIMIT, Job, Stopped, Summary
 from audit.schema import NextcloudDirty, Source, sql, table
 from audit.store import Store
 from verifier.errors import Error, Usage
@@ -160,16 +161,18 @@ class _Scan:
         self.source, self.job = source, job
         self.store, self.recorder, self.clock = job.store, job.recorder, job.clock
         self.problems: list[Problem] = []
+        self._scanning: Looker | None = None
         self._others: dict[str, int] = {}  # owners without an account here -> files and folders of theirs
         (scanned,) = self.store.reader().execute(_SCANNED, (source.row,)).fetchone()
         self.enters_mounts = scanned is None or int(self.clock()) // MOUNTS_EVERY_S != scanned // MOUNTS_EVERY_S
 
     async def run(self) -> Summary:
-        self.source.line.is_scanning = True
+        share = self.source.line.share = Share(self.source.limits.share, self._nap)
         try:
-            async with self._open(renew=True) as sessions:
-                looker = self._looker(sessions)
-                await self.catch_up(looker, sessions)
+            async with self._open(renew=True) as opened:
+                sessions = [Gently(session, share) for session in opened]
+                self._scanning = looker = self._looker(sessions, share)
+                await self.catch_up(looker, opened)
                 for session in sessions:
                     await self._one_account(looker, session)
                 await looker.drain()
@@ -178,7 +181,7 @@ class _Scan:
                 else:
                     await self.reread_share(looker)
         finally:
-            self.source.line.is_scanning = False
+            self.source.line.share = None
         with self.store.transaction() as conn:
             conn.execute(_SET_SCANNED, (int(self.clock()), self.source.row))
         migrated = await asyncio.to_thread(self.recorder.migrate, self.source.row, MIGRATE_LIMIT)
@@ -186,12 +189,14 @@ class _Scan:
 
     async def look(self) -> Looked:
         async with self._open() as sessions:
-            looker = self._looker(sessions)
+            looker, share = self._looker(sessions), self.source.line.share
             if sessions:  # else nobody has enrolled yet, and the hints wait
-                await looker.drain(is_urgent=self.source.line.is_scanning)
+                await looker.drain_urgent(share or FREELY)
+                if share is None:
+                    await looker.look_at_few()
         return Looked(sum(looker.counts.values()), looker.has_folders)
 
-    def _looker(self, sessions: Sequence[Session]) -> Looker:
+    def _looker(self, sessions: Sequence[Session], share: Share = FREELY) -> Looker:
         looker = Looker(
             self.store,
             self.recorder,
@@ -201,6 +206,7 @@ class _Scan:
             pause=Throttle(self.source.limits.rate).wait,
             report=lambda: self._report(looker),
             in_hand=self.source.line.in_hand,
+            share=share,
         )
         return looker
 
@@ -383,6 +389,15 @@ class _Scan:
             rows.put_reads(conn, row, now // DAY_S, total)
 
     # -- how it goes --------------------------------------------------------------------------------------------
+
+    def _nap(self) -> None:
+        """While the server is left alone: says how far it is. Whoever wants an end waits for no more idling."""
+        try:
+            if self._scanning is not None:
+                self._report(self._scanning)
+        except Stopped:
+            assert self.source.line.share is not None
+            self.source.line.share.hurry()
 
     def _report(self, looker: Looker) -> None:
         if self.job.progress is not None:

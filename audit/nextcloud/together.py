@@ -1,11 +1,12 @@
 """Metadata of many files at once: whoever asks about files of one folder at about one time is answered by one listing.
 
-    together = Together()
+    together = Together(share)
     node = await together.stat(session, "letters/a.odt")        as `session.stat`
 
 A Nextcloud takes as long for one file's metadata as for a listing of some hundred. Each look asks twice, before and
 after it read; so where several looks wait for files of the same folder, they share a PROPFIND of depth 1, which starts
-after all of them asked: what it says is as young as each wanted it. Nobody waits unless others are at work.
+after all of them asked: what it says is as young as each wanted it. Nobody waits unless others are at work. Where
+requests have turns (`share`), whoever asks before the listing has its turn is answered by it too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 from asyncio import Future
 
 from audit.errors import AuditError, Fatal
+from audit.nextcloud.share import FREELY, Share
 from audit.nextcloud.values import Node, Session
 from verifier.errors import Error
 
@@ -28,8 +30,8 @@ _Place = tuple[str, str]  # user and folder
 class Together:
     """One for a looker. `at_work` counts the looks that are under way."""
 
-    def __init__(self) -> None:
-        self.at_work = 0
+    def __init__(self, share: Share = FREELY) -> None:
+        self.at_work, self._share = 0, share
         self._large: dict[_Place, int] = {}
         self._asked: dict[_Place, list[tuple[str, Future[Node | None]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,11 +58,12 @@ class Together:
 
     async def _answer(self, session: Session, place: _Place) -> None:
         await asyncio.sleep(WAIT_S)
-        asked = self._asked.pop(place)  # who asks from here on waits for the next answer
+        asked, nodes = [], None
         try:
-            nodes = None
-            if len(asked) > FEW and self._large.get(place, 0) <= WORTH * len(asked):
-                nodes = await self._list(session, place)
+            async with self._share.turn():
+                asked = self._asked.pop(place)  # who asks from here on waits for the next answer
+                if len(asked) > FEW and self._large.get(place, 0) <= WORTH * len(asked):
+                    nodes = await self._list(session, place)
             await asyncio.gather(*(self._tell(session, path, done, nodes) for path, done in asked))
         except BaseException as error:
             for _, done in asked:

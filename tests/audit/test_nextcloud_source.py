@@ -43,7 +43,7 @@ class Town:
     def __init__(self, directory: Path, *users: str) -> None:
         self.log, self.cloud = LogSetup(directory), SmallCloud(*users)
         self.source = add_nextcloud(self.log.store, SPEC, self.cloud.opener())  # type: ignore[arg-type]
-        self.source = self.source._replace(limits=Limits(budget=Budget(hours=0)))
+        self.source = self.source._replace(limits=Limits(budget=Budget(hours=0), share=1))
         self.log.source = self.source.row
 
     def scan(self, **more: object) -> Summary:
@@ -414,12 +414,12 @@ def test_file_that_one_looker_has_in_hand_is_left_alone_by_others(town: Town) ->
     in_hand = {(file, "")}
     sessions = [SmallSession(town.cloud, "alice")]
     looker = Looker(town.log.store, town.log.recorder, town.source.row, sessions, town.log.clock, in_hand=in_hand)
-    asyncio.run(looker.drain(is_urgent=True))
+    asyncio.run(looker.drain_urgent())
     assert town.cloud.reads == []
     asyncio.run(looker.drain())
     assert town.cloud.reads == ["b"]
     in_hand.clear()
-    asyncio.run(looker.drain(is_urgent=True))
+    asyncio.run(looker.drain_urgent())
     assert (town.cloud.reads, town.dirty(), in_hand) == (["b", "a"], 0, set())
 
 
@@ -589,7 +589,7 @@ def test_rereading_goes_over_everything_in_its_days(town: Town) -> None:
     for i in range(10):
         town.cloud.put(f"{i}", b"x", 100)
     town.scan()
-    town.source = town.source._replace(limits=Limits(budget=Budget(days=5, hours=1, bytes_per_s=0)))
+    town.source = town.source._replace(limits=Limits(budget=Budget(days=5, hours=1, bytes_per_s=0), share=1))
     seen: list[str] = []
     for _ in range(5):
         town.log.clock.now += 86_400

@@ -77,7 +77,7 @@ class CloudTown(Town):
         os.chmod(file, 0o600)
         opener = partial(open_sessions, config, httpx.ASGITransport(self.fake.app))
         self.cloud: NextcloudSource = add_nextcloud(log.store, f"nextcloud:{URL}", opener)._replace(
-            limits=Limits(budget=Budget(hours=0))
+            limits=Limits(budget=Budget(hours=0), share=1)
         )
         self._serve(log, self.cloud, enrol_first, EventKeys(HOOK, APP))
 

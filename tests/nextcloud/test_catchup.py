@@ -48,7 +48,7 @@ class Town:
         self.cloud, self.log, self.users = cloud, LogSetup(directory), users or ("alice", "bob")
         self.asked: list[str] = []
         self.source = add_nextcloud(self.log.store, "nextcloud:https://cloud.example", self.opened)
-        self.source = self.source._replace(limits=Limits(budget=Budget(hours=0)))
+        self.source = self.source._replace(limits=Limits(budget=Budget(hours=0), share=1))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[list[Session]]:
