@@ -82,6 +82,7 @@ class Progress(NamedTuple):
     files_total: int | None
     bytes_hashed: int
     bytes_total: int
+    held: str = ""  # what holds it back on purpose, in words
 
 
 def walk(root: int, exclude: Container[str] = ()) -> Iterator[Seen | Problem]:

@@ -3,6 +3,8 @@
 remaining = Remaining(time.monotonic)
 remaining.line(progress)        "12,345 of 100,000 files, 310 of 2,400 MiB read, 1 h 5 min left"
 remaining.due(progress, 60.0)   the same, once a minute; else None
+
+What holds a scan back on purpose is said behind it: "1 h 5 min left at a share of 25%".
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ class Remaining:
     def line(self, progress: Progress) -> str:
         total = "?" if progress.files_total is None else f"{progress.files_total:,}"
         done, size = progress.bytes_hashed >> 20, progress.bytes_total >> 20
-        left = self._left(progress)
-        end = "" if left is None else f", {format_duration(left)} left"
+        left = self.left(progress)
+        held = f" {progress.held}" if progress.held else ""
+        end = "" if left is None else f", {format_duration(left)} left{held}"
         return f"{progress.files_seen:,} of {total} files, {done:,} of {size:,} MiB read{end}"
 
-    def _left(self, progress: Progress) -> int | None:
+    def left(self, progress: Progress) -> int | None:
         """Seconds, at the pace since the first report; bytes or files, whichever take longer."""
         begun = self._begun
         if (

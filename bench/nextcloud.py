@@ -1,12 +1,16 @@
 """Rows on a Nextcloud over WebDAV: the backfill, what an upload suffers by it, and events.
 
-The server is the one that NEXTCLOUD_URL names (with NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD; a throw-away
-user is made on it), else the tests' fake over loopback, a process of its own that takes 20 ms for each request, as a
-real one does with an app password.
+    NEXTCLOUD_URL=https://cloud.example.org NEXTCLOUD_ADMIN_USER=admin NEXTCLOUD_ADMIN_PASSWORD=... \
+      python -m bench --only nextcloud
 
-Backfill: one scan into a new log, against the same client that makes one request at a time for each file: its metadata,
-its bytes, its version list, its versions. Uploads: another process, with and without a backfill beside it. Events: a
-`serve` that is told of each upload as webhook_listeners would do it.
+The server is the one that NEXTCLOUD_URL names (with NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD; a throw-away
+user is made on it, and one who uploads), else the tests' fake over loopback, a process of its own that takes 20 ms for
+each request, as a real one does with an app password, four at a time.
+
+Backfill: one scan into a new log, at a share of 100%, against the same client that makes one request at a time for each
+file: its metadata, its bytes, its version list, its versions. Uploads: another process and another user, alone, beside
+a backfill with the default share, and beside one with all of it. Events: a `serve` that is told of each upload as
+webhook_listeners would do it.
 """
 
 from __future__ import annotations
@@ -20,21 +24,23 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from itertools import count
 from statistics import median
 from typing import NamedTuple
 
+from audit.folder import Progress
 from audit.nextcloud.client import AT_ONCE, Account, Config, DavSession, Secret, Server, make_client, open_sessions
 from audit.nextcloud.inbox import read_hook_secret
-from audit.nextcloud.limits import Budget, Limits
+from audit.nextcloud.limits import DEFAULT_SHARE, Budget, Limits, format_share
 from audit.nextcloud.source import add_nextcloud
 from audit.nextcloud.values import Reading
 from audit.recorder import Recorder
-from audit.scanning import Job
+from audit.scanning import Job, Stopped
 from bench.environment import PEERS
 from bench.homes import new_log
-from bench.measure import MS, Row, at_least, at_most, below, explained
+from bench.measure import MS, Row, at_least, at_most, below, explained, shown
 from bench.progress import say
 from bench.serving import Connection, python_server, server
 from tests.nextcloud.clouds import Cloud, Hand, real_cloud, throw_away_user
@@ -43,7 +49,9 @@ from tests.nextcloud.fake import ADMIN, ADMIN_PASSWORD
 T0 = 1_700_000_000
 VERSIONS = 3
 BACKFILL = f"WebDAV backfill, a file with {VERSIONS} versions"
-UPLOAD = "upload by a user while a backfill runs, p50"
+UPLOAD = f"upload by a user while a backfill has the default share, {format_share(DEFAULT_SHARE)}, p50"
+UPLOAD_WHOLE = "upload by a user while a backfill has a share of 100%, p50"
+WHOLE = 1.0
 EVENT, ACKNOWLEDGED = "event delivered until its entry is pending, p50", "webhook acknowledged, p50"
 ON_REAL = "a real one on this machine shares its processors with the client, and each request needs one"
 
@@ -80,8 +88,10 @@ async def measure(temporary: str, rounds: int, files: int, uploads: int) -> list
                 await hand.put(f"{number}.txt", b"x" * (1_000 + version), T0 + version)
         times = await backfill(user, temporary, rounds, files)
         found = [at_least(BACKFILL, times["ours"], times["one"], 2, MS, f"one request at a time, {what}")]
-        suffered = await upload(user, temporary, rounds, files, uploads)
+        other, _ = await stack.enter_async_context(throw_away_user(cloud))
+        suffered = await upload(user, other, temporary, rounds, files, uploads)
         found.append(at_most(UPLOAD, suffered["beside"], suffered["alone"], 1.15, MS, f"without, {what}"))
+        found.append(shown(UPLOAD_WHOLE, suffered["whole"], suffered["alone"], MS, f"without, {what}"))
         with serving_log(user, os.path.join(temporary, "events")) as (port, directory):
             latency, acknowledged, status = await events(user, port, directory, uploads)
         found.append(below(EVENT, latency * 1e3, MS, 1_000))
@@ -99,7 +109,7 @@ async def backfill(user: User, temporary: str, rounds: int, files: int) -> dict[
     times: dict[str, list[float]] = {"one": [], "ours": []}
     async with make_client(at_once=1) as client:
         one = DavSession(Server(user.cloud.url, client, 1), user.session.user, user.session._headers)
-        scan = scanning(user, os.path.join(temporary, "backfill"), files)
+        scan = scanning(user, os.path.join(temporary, "backfill"), files, WHOLE)
         for turn in range(rounds):
             for name in sorted(times, reverse=turn % 2 == 0):
                 start = time.perf_counter()
@@ -107,17 +117,17 @@ async def backfill(user: User, temporary: str, rounds: int, files: int) -> dict[
                     assert len(await read_all(one)) == files * VERSIONS
                     taken = time.perf_counter() - start
                 else:
-                    taken = await asyncio.to_thread(scan)
+                    taken = await asyncio.to_thread(scan, lambda _: None)
                 times[name].append(taken / files)
     say(f"  backfill: {files} files, {rounds} rounds, {AT_ONCE} requests at a time")
     return times
 
 
-def scanning(user: User, directory: str, files: int) -> Callable[[], float]:
-    """One scan into a new log: listed, read, concluded, recorded."""
+def scanning(user: User, directory: str, files: int, share: float) -> Callable[[Callable[[Progress], object]], float]:
+    """One scan into a new log, unless it is stopped: listed, read, concluded, recorded."""
     number = count()
 
-    def scan() -> float:
+    def scan(progress: Callable[[Progress], object]) -> float:
         log = new_log(os.path.join(directory, str(next(number))))
 
         @asynccontextmanager
@@ -126,11 +136,12 @@ def scanning(user: User, directory: str, files: int) -> Callable[[], float]:
                 yield sessions
 
         source = add_nextcloud(log.store, f"nextcloud:{user.cloud.url}", opened)  # type: ignore[arg-type]
-        source = source._replace(limits=Limits(budget=Budget(hours=0), share=SHARE))
+        source = source._replace(limits=Limits(budget=Budget(hours=0), share=share))
         start = time.perf_counter()
-        summary = source.scan(Job(log.store, Recorder(log.store, time.time)))
+        with suppress(Stopped):
+            summary = source.scan(Job(log.store, Recorder(log.store, time.time), progress=progress))
+            assert summary.counts["adopted"] >= files, summary
         taken = time.perf_counter() - start
-        assert summary.counts["adopted"] >= files, summary
         log.store.close()
         shutil.rmtree(log.path)
         return taken
@@ -155,24 +166,34 @@ async def read_file(session: DavSession, file_id: int, path: str) -> list[Readin
 # -- uploads --------------------------------------------------------------------------------------------------------
 
 
-async def upload(user: User, temporary: str, rounds: int, files: int, uploads: int) -> dict[str, list[float]]:
+async def upload(
+    user: User, other: Hand, temporary: str, rounds: int, files: int, uploads: int
+) -> dict[str, list[float]]:
     """The median upload of each round, of a process of its own; beside it one scan after another, or none."""
-    times: dict[str, list[float]] = {"alone": [], "beside": []}
-    scan = scanning(user, os.path.join(temporary, "upload"), files)
-    for _ in range(rounds):
-        times["alone"].append(await uploading(user, uploads))
-        ends = asyncio.create_task(uploading(user, uploads))
-        scans = 0
-        while not ends.done():
-            await asyncio.to_thread(scan)
-            scans += 1
-        times["beside"].append(await ends)
+    times: dict[str, list[float]] = {"alone": [], "beside": [], "whole": []}
+    scans = {
+        name: scanning(user, os.path.join(temporary, name), files, share)
+        for name, share in (("beside", DEFAULT_SHARE), ("whole", WHOLE))
+    }
+    names = list(times)
+    for turn in range(rounds):
+        at = turn % len(names)
+        for name in names[at:] + names[:at]:
+            ends = asyncio.create_task(uploading(user.cloud.url, other, uploads))
+            while name in scans and not ends.done():
+                await asyncio.to_thread(scans[name], partial(stop_after, ends))
+            times[name].append(await ends)
     say(f"  uploads: {uploads} in each of {rounds} rounds")
     return times
 
 
-async def uploading(user: User, uploads: int) -> float:
-    arguments = user.cloud.url, user.session.user, user.hand.password, str(uploads)
+def stop_after(ends: asyncio.Task[float], _: Progress) -> None:
+    if ends.done():
+        raise Stopped
+
+
+async def uploading(url: str, hand: Hand, uploads: int) -> float:
+    arguments = url, hand.uid, hand.password, str(uploads)
     command = sys.executable, os.path.join(PEERS, "upload.py"), *arguments
     root = os.path.dirname(os.path.dirname(PEERS))
     process = await asyncio.create_subprocess_exec(

@@ -44,8 +44,12 @@ DEFAULT_RETRY_S, MAX_RETRY_S = 1.0, 10.0
 SHOWN = 300  # characters of a server's message
 
 
+class Unauthorised(Usage):
+    """The server does not accept who asks."""
+
+
 class Credentials(Protocol):
-    """Who asks: an owner's key (`Signer`), or a Nextcloud user with an app password (`verifier.login.Login`)."""
+    """Who asks: an owner's key (`Signer`), a Nextcloud user (`verifier.login`), a public link (`verifier.link`)."""
 
     def authorization(self, method: str, target: str, now: int, body: bytes) -> str:
         """The Authorization header of a request."""
@@ -300,4 +304,4 @@ def _message(answer: Answer) -> str:
 def _refused(answer: Answer) -> Usage:
     if 300 <= answer.status < 400:
         return Usage(f"server: it redirects (status {answer.status}), which is not followed: use the final address")
-    return Usage(f"server: it refuses: {_message(answer)}")
+    return (Unauthorised if answer.status == 401 else Usage)(f"server: it refuses: {_message(answer)}")

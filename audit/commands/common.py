@@ -24,8 +24,8 @@ def add_limits(parser: ArgumentParser) -> None:
     group.add_argument(
         "--share",
         metavar="25%",
-        help="a scan keeps the server busy for this part of the time and leaves it alone for the rest, so a slow server "
-        f"is asked less; 100%%: as fast as it goes (default: {format_share(DEFAULT_SHARE)})".replace("25%", "25%%"),
+        help="a scan keeps the server busy for this part of the time and leaves it alone for the rest, so a slow "
+        f"server is asked less; 100%%: as fast as it goes (default: {format_share(DEFAULT_SHARE)}%)",
     )
     group.add_argument(
         "--files-per-second", metavar="N", dest="files", help="new and changed files (default: no bound)"

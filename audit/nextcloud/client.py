@@ -426,9 +426,7 @@ def _etag(response: httpx.Response) -> str:
 def _retry_after(response: httpx.Response, usual: int) -> float:
     value = response.headers.get("retry-after", "")
     return (
-        float(min(int(value), MAX_RETRY_AFTER_S))
-        if value.isascii() and value.isdigit() and len(value) < 9
-        else usual
+        float(min(int(value), MAX_RETRY_AFTER_S)) if value.isascii() and value.isdigit() and len(value) < 9 else usual
     )
 
 

@@ -106,6 +106,7 @@ class Looker:
         self.sessions = {session.user: session for session in sessions}
         self.counts: dict[str, int] = {}
         self.files = self.bytes = 0
+        self.settled = 0  # of these files, those that are in the queue no more
         self.has_folders = False  # whether a hint was about a folder: only a walk tells what changed in it
         self.pause, self._report = pause, report
         self._in_hand = set() if in_hand is None else in_hand
@@ -153,6 +154,7 @@ class Looker:
         finally:
             self._in_hand -= keys
             self._share.calm()
+        self.settled = self.files
         self._report()
 
     async def _look_at_all(self, batch: Sequence[Dirty]) -> None:

@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
 from audit.federation import Busy
+from audit.nextcloud.limits import format_share
 from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 
 MAX_IDLE_S = 300.0  # an answer that took hours, or never came, is no reason to be idle for hours
@@ -93,6 +94,11 @@ FREELY = Share(1.0)
 def idle_s(busy_s: float, part: float) -> float:
     """So long the server is left alone after it was busy for us."""
     return busy_s * (1 - part) / part
+
+
+def held_by(part: float) -> str:
+    """In words, behind the time that is left."""
+    return "" if part >= 1 else f"at a share of {format_share(part)}"
 
 
 class Gently:

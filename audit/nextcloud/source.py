@@ -40,7 +40,7 @@ from audit.nextcloud.limits import NO_LIMITS, Limits, Rate, Throttle
 from audit.nextcloud.line import Line, Opener
 from audit.nextcloud.look import identity_of
 from audit.nextcloud.looking import BATCH, EXTERNAL, GROUP, Looker, count_entries, whose
-from audit.nextcloud.share import FREELY, Gently, Share
+from audit.nextcloud.share import FREELY, Gently, Share, held_by
 from audit.nextcloud.values import Node, Session
 from audit.scanning import MIGRATE_LIMIT, Job, Stopped, Summary
 from audit.schema import NextcloudDirty, Source, sql, table
@@ -402,7 +402,8 @@ class _Scan:
     def _report(self, looker: Looker) -> None:
         if self.job.progress is not None:
             waiting = rows.count_dirty(self.store.reader(), self.source.row)
-            self.job.progress(Progress(looker.files, looker.files + waiting, looker.bytes, looker.bytes))
+            held = held_by(self.source.limits.share)
+            self.job.progress(Progress(looker.files, looker.settled + waiting, looker.bytes, looker.bytes, held))
 
     def _all_problems(self) -> list[Problem]:
         """What could not be listed, read, or is nobody's here."""

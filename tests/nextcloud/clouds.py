@@ -166,14 +166,15 @@ class Hand:
         """Takes something out of the trash for good."""
         return await self.do("DELETE", encode_href(("remote.php", "dav", "trashbin", self.uid, "trash", name)))
 
-    async def link(self, path: str, permissions: int) -> str:
+    async def link(self, path: str, permissions: int, password: str = "") -> str:
         """The token of a public link. Permissions: 1 read, 4 upload and see nothing (file drop)."""
         at, form = "/ocs/v2.php/apps/files_sharing/api/v1/shares", {"path": f"/{path}", "shareType": "3"}
         made = await self.client.post(f"{at}?format=json", data=form)
         assert made.status_code == 200, made.text
         share = json.loads(made.content)["ocs"]["data"]
         # 27 takes these permissions in a second step alone.
-        changed = await self.client.put(f"{at}/{share['id']}", data={"permissions": str(permissions)})
+        form = {"permissions": str(permissions)} | ({"password": password} if password else {})
+        changed = await self.client.put(f"{at}/{share['id']}", data=form)
         assert changed.status_code == 200, changed.text
         token: str = share["token"]
         return token

@@ -51,6 +51,7 @@ class FakeNextcloud:
         self.delay_s = 0.0
         self.sent_auth: list[object] = []
         self.webhooks: dict[int, dict[str, object]] | None = {}  # None: the app is disabled
+        self.links: list[tuple[str, tuple[str, ...], str]] = []  # uid, path and password of `link-N`
         self._grants: dict[str, tuple[str, str] | None] = {}
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=METHODS)])
 
@@ -80,6 +81,8 @@ class FakeNextcloud:
                 return self._login(request, body, rest)
             case ("ocs", _, *rest):
                 return self._ocs(request, body, rest)
+            case ("public.php", "webdav", *rest):
+                return self._public(request, body, tuple(rest))
             case ("remote.php", "dav", *rest):
                 return self._dav(request, self._user(request), body, tuple(rest))
         raise Answer(404)
@@ -121,7 +124,14 @@ class FakeNextcloud:
             case "POST", ["apps", "files_sharing", "api", "v1", "shares"]:
                 form = parse_qs(body.decode())
                 path = tuple(form["path"][0].strip("/").split("/"))
+                if form["shareType"] == ["3"]:
+                    self.links.append((self._user(request).uid, path, ""))
+                    return ocs({"id": len(self.links), "token": f"link-{len(self.links)}"})
                 self.cloud.share(self._user(request), path, form["shareWith"][0])
+                return ocs({})
+            case "PUT", ["apps", "files_sharing", "api", "v1", "shares", number]:
+                if (password := parse_qs(body.decode()).get("password")) is not None:
+                    self.links[int(number) - 1] = (*self.links[int(number) - 1][:2], password[0])
                 return ocs({})
             case "DELETE", ["cloud", "users", uid] if self._user(request).uid == ADMIN:
                 del self.cloud.users[uid]
@@ -160,6 +170,17 @@ class FakeNextcloud:
         return JSONResponse({"server": base, "loginName": granted[0], "appPassword": granted[1]})
 
     # WebDAV
+
+    def _public(self, request: Request, body: bytes, names: tuple[str, ...]) -> Response:
+        """Metadata below a public link: its folder, or the one file."""
+        given = b64decode(request.headers["authorization"].removeprefix("Basic ")).decode()
+        for number, (uid, path, password) in enumerate(self.links, 1):
+            if given == f"link-{number}:{password}":
+                owner = self.cloud.users[uid]
+                node = self.cloud.get(owner, (*path, *names))
+                at = "/".join(["/public.php/webdav", *map(quote, names)])
+                return multistatus(body, [(at, node_properties(node, owner))])
+        raise Answer(401)
 
     def _dav(self, request: Request, user: User, body: bytes, names: tuple[str, ...]) -> Response:
         match names:

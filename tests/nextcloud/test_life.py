@@ -7,13 +7,15 @@ NEXTCLOUD_ADMIN_USER and NEXTCLOUD_ADMIN_PASSWORD name it, with a throw-away use
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.e2e.test_main_path import run
-from tests.nextcloud.clouds import Cloud, Hand, throw_away_user
+from tests.nextcloud.clouds import READ, Cloud, Hand, throw_away_user
 from tests.nextcloud.life import START, Life, on_loopback
+from verifier.proof import Proof, parse_proof
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +36,7 @@ def test_life_of_files_ends_in_verify(cloud: Cloud, life: Life) -> None:
             await trash(life, hand, session)
             await equal_metadata(life, hand)
             await as_user(life, hand)
+            await by_link(life, hand)
             server_word(life)
 
     asyncio.run(run_life())
@@ -112,6 +115,28 @@ async def as_user(life: Life, hand: Hand) -> None:
     asked = await asyncio.to_thread(run, *words, life.login(hand.uid, hand.password))
     assert asked["steps"] == "1"
     await asyncio.to_thread(run, *words, life.login(hand.uid, "wrong"), expect=4)
+
+
+async def by_link(life: Life, hand: Hand) -> None:
+    """Whoever has a public link gets the proofs of what it shows, contents alone; with a password, who has that too."""
+    secret = life.directory / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("Kx9-unguessable-7Qz\n")
+    folder = await hand.link("Office", READ)
+    locked = await hand.link("old.txt", READ, "Kx9-unguessable-7Qz")
+    ask = partial(asyncio.to_thread, run, "prove", "--server", life.server.url, "-o", life.directory / "link.proof")
+    assert (await ask("notes 2.txt", "--link", folder))["steps"] == str(len(life.shown(life.directory / "link.proof")))
+    assert {line[2:] for line in read_proof(life).entries} == {(None, None)}
+    await ask(
+        "Office/notes 2.txt", "--link", f"{hand.url('/s/')}{folder}", expect=2
+    )  # another's path is not the link's
+    await ask("old.txt", "--link", f"{hand.url('/s/')}{locked}", "--link-password-file", secret)
+    for wrong in ((locked,), (folder, "--link-password-file", secret.with_name("none")), ("no-such-link",)):
+        await ask("old.txt", "--link", *wrong, expect=4)
+
+
+def read_proof(life: Life) -> Proof:
+    return parse_proof((life.directory / "link.proof").read_bytes())
 
 
 def server_word(life: Life) -> None:

@@ -177,20 +177,25 @@ def read_seed(args: Namespace, path: str) -> bytes:
 def passphrase(args: Namespace, prompt: str) -> str:
     """The first line of --passphrase-file, or what a person types, unseen."""
     if args.passphrase_file:
-        data, warnings = read_secret(args.passphrase_file, "passphrase file")
-        for warning in warnings:
-            warn(warning)
-        try:
-            return data.decode("utf-8").split("\n", 1)[0].removesuffix("\r")
-        except UnicodeDecodeError:
-            pass
-        raise Malformed("not UTF-8", "passphrase file")
+        return first_line(args.passphrase_file, "passphrase file")
     from getpass import getpass
 
     try:
         return getpass(prompt)
     except EOFError:
         raise Usage("passphrase: nobody is there to type it: use --passphrase-file") from None
+
+
+def first_line(path: str, where: str) -> str:
+    """The first line of a file that holds a secret."""
+    data, warnings = read_secret(path, where)
+    for warning in warnings:
+        warn(warning)
+    try:
+        return data.decode("utf-8").split("\n", 1)[0].removesuffix("\r")
+    except UnicodeDecodeError:
+        pass
+    raise Malformed("not UTF-8", where)
 
 
 def read_reader(path: str) -> ReaderKey:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from verifier.client import Credentials, Server, Signer
+from verifier.client import Credentials, Server, Signer, Unauthorised
 from verifier.commands import common
 from verifier.commands.verify import origin_of, tree_size
 from verifier.errors import NotProven, Usage
@@ -22,7 +22,11 @@ DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id
 EXAMPLES = """examples:
   nextcloud-audit prove Board/minutes.txt --server https://audit.example.org --seed seed.txt -o minutes.txt.proof
   nextcloud-audit prove Shared/plan.odt --server https://audit.example.org --login login.json -o plan.odt.proof
-  nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt"""
+  nextcloud-audit prove plan.odt --server https://audit.example.org --link https://cloud.example.org/s/Ld3Xq9TzPbAfKcM \
+    -o plan.odt.proof
+  nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt
+
+With --link, REMOTE is a path below the folder that the link shows; where it shows one file, that file's name."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,6 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", required=True)
     common.add_seed(parser, required=False)
     parser.add_argument("--login", metavar="FILE", help="ask as a Nextcloud user (`login` makes it), without a seed")
+    parser.add_argument("--link", metavar="LINK", help="ask as whoever has this public link: its address, or its token")
+    parser.add_argument("--link-password-file", metavar="FILE", help="read the link's password from its first line")
     parser.add_argument("--reader", metavar="FILE", help="(not enough: a request needs the owner's signature)")
     parser.add_argument("-o", "--output", metavar="FILE.proof", required=True)
     parser.add_argument("--full", action="store_true", help="all of it, even what the state holds already")
@@ -40,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     server = Server(args.server)
     try:
-        proof = _fetch_as_user(args, server) if args.login and not args.seed else _fetch_as_owner(args, server)
+        proof = _fetch(args, server)
     except NotProven as error:
         if error.reason != "unreachable":
             _warn_if_degraded(server)
@@ -80,12 +86,32 @@ def _warn_if_degraded(server: Server) -> int | None:
     return since
 
 
+def _fetch(args: Namespace, server: Server) -> Proof:
+    """As the owner, as a Nextcloud user, or as whoever has a public link."""
+    if args.link is None:
+        if args.link_password_file:
+            raise Usage("link password: want --link too")
+        return _fetch_as_user(args, server) if args.login and not args.seed else _fetch_as_owner(args, server)
+    if args.seed or args.login:
+        raise Usage("link: want one of --seed, --login and --link")
+    from verifier.link import parse_link
+
+    password = common.first_line(args.link_password_file, "link password file") if args.link_password_file else ""
+    try:
+        return _fetch_with(args, server, parse_link(args.link, password))
+    except Unauthorised:
+        raise Usage(
+            "link: Nextcloud does not accept it: it was withdrawn, has expired, or has a password, which "
+            "--link-password-file says"
+        ) from None
+
+
 def _fetch_as_owner(args: Namespace, server: Server) -> Proof:
     """Asks with the owner's signature, starting from what the state has pinned."""
     if not args.seed:
         raise Usage(
-            "seed: want --seed FILE, or --login FILE; a request for a proof is signed by the owner, which a reader key "
-            "cannot do: ask the owner for the proof file"
+            "seed: want --seed FILE, --login FILE or --link LINK; a request for a proof is signed by the owner, which "
+            "a reader key cannot do: ask the owner for the proof file"
         )
     path, file_id = parse_remote(args.remote)
     home = common.home_of(args, args.seed)
@@ -98,14 +124,17 @@ def _fetch_as_user(args: Namespace, server: Server) -> Proof:
     """Asks as a Nextcloud user: the log gives what that user may read there. A state, where given, is continued."""
     from verifier.login import read_login
 
+    return _fetch_with(args, server, read_login(args.login))
+
+
+def _fetch_with(args: Namespace, server: Server, who: Credentials) -> Proof:
     path, file_id = parse_remote(args.remote)
-    login = read_login(args.login)
     if args.state:
         home = common.home_of(args)
         log = common.choose_log(home, args.log)
         if log is not None:
-            return fetch(server, login, home, log, path, file_id, full=args.full)
-    return _ask(server, login, path, file_id, {})
+            return fetch(server, who, home, log, path, file_id, full=args.full)
+    return _ask(server, who, path, file_id, {})
 
 
 def signer_of(log: LogState, seed: bytes) -> Signer:
