@@ -89,7 +89,8 @@ def budget_text(report: Coverage) -> str:
         return "stored bytes are never read again (again_hours is 0)"
     text = f"everything within {budget.days} days, {budget.hours:g} h a day at most, {format_rate(budget.bytes_per_s)}"
     if report.needs_days is not None and report.needs_days > budget.days:
-        text += f": TOO LITTLE, {report.bytes / 1e9:,.1f} GB take {report.needs_days:,.0f} days so"
+        what = f"{report.files:,} files with {report.bytes / 1e9:,.1f} GB"
+        text += f": TOO LITTLE, {what} take {report.needs_days:,.0f} days so"
     return text
 
 

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   nextcloud-audit record --data /var/lib/nextcloud-audit --source folder:/srv/letters
   nextcloud-audit record --data ... --source folder:/srv/letters --full      read every byte again
   nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org
-  nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org --rate 10MB --files-per-second 50
+  nextcloud-audit record --data ... --source nextcloud:https://cloud.example.org --share 100%      while nobody works
 
 A Nextcloud is read by the accounts in DIR/nextcloud.json, mode 0600, each with an app password (in Nextcloud: settings,
 security, "Create new app password"):
@@ -32,7 +32,7 @@ or, as an external app that reads as any user:
 What is shared with these accounts and whose owner has none here is not recorded, and the answer says so. On its own
 machine add "host" (deploy/README.md): the first catch-up then reads disk and database. How fast, and how often stored
 bytes are read again, say the options, or for good "limits" in the same file (all of it is optional):
-  "limits":{"files":"50","rate":"10MB","again_days":"30","again_hours":"5","again_rate":"20MB"}"""
+  "limits":{"share":"25%","files":"50","rate":"10MB","again_days":"30","again_hours":"5","again_rate":"20MB"}"""
 
 SHOWN_PROBLEMS = 20
 

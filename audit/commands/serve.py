@@ -26,15 +26,17 @@ EXAMPLES = """examples:
   nextcloud-audit serve --data ... --source folder:/srv/letters --enrol-first
   nextcloud-audit serve --data ... --source nextcloud:https://cloud.example.org
   nextcloud-audit serve --data ... --audit-log /srv/nextcloud/data/audit.log
-  nextcloud-audit serve --data ... --rate 10MB --again-days 14 --again-hours 3 --again-rate 30MB
+  nextcloud-audit serve --data ... --share 50% --again-days 14 --again-hours 3 --again-rate 30MB
 
 What is recorded before an owner enrolled stands under a key that the server made: it proves nothing until the owner
 has sealed it, file by file. --enrol-first waits for the owner.
 A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`). `hooks` has it tell of changes, which
 are then looked at within a second; on its own host, --audit-log does the same, once admin_audit logs:
   occ app:enable admin_audit; occ config:system:set log.condition apps 0 --value admin_audit
-Stored bytes of a Nextcloud are read again: everything within --again-days, for at most --again-hours a day, at most
---again-rate a second. "limits" in DIR/nextcloud.json says the same for good, and `coverage` judges by that file.
+Scans ask a Nextcloud one thing at a time, and leave it alone for three times as long as it took to answer (--share
+25%); what events tell of is looked at without a pause. Stored bytes are read again: everything within --again-days, for at
+most --again-hours a day, at most --again-rate a second. "limits" in DIR/nextcloud.json says the same for good, and
+`coverage` judges by that file.
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.
 SIGTERM ends it, and at no moment is anything lost that was recorded."""

@@ -21,6 +21,7 @@ from audit.schema import EMPTY, ZERO, ChainRow, NextcloudDirty, NextcloudFolder,
 
 DAY_S = 86_400
 MAX_REASONS = 20
+A_PACE = 16  # files that were read again today, and say how long one takes
 
 _KNOWN, _FOLDERS, _DIRTY = table(NextcloudKnown), table(NextcloudFolder), table(NextcloudDirty)
 _CHAINS, _SOURCES = table(ChainRow), table(Source)
@@ -96,9 +97,20 @@ class Coverage(NamedTuple):
 
     @property
     def needs_days(self) -> float | None:
-        """How long the budget takes for all bytes at its full rate; None where it has no bound, or no time at all."""
-        a_day = self.budget.hours * 3600 * self.budget.bytes_per_s
-        return self.bytes / a_day if a_day else None
+        """How long the budget takes for everything: all bytes at its full rate, or all files at the pace of today.
+
+        The share, many small files or a slow server may keep the pace below that rate. None where nothing bounds it,
+        or where it has no time at all.
+        """
+        if not self.budget.hours:
+            return None
+        a_day_s, today = self.budget.hours * 3600, self.today
+        rate, found = self.budget.bytes_per_s, []
+        if rate:
+            found.append(self.bytes / (a_day_s * rate))
+        if today.files >= A_PACE:
+            found.append(self.files * today.milliseconds / today.files / (a_day_s * 1000))
+        return max(found, default=None)
 
     @property
     def is_whole(self) -> bool:

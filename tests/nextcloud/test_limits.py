@@ -25,9 +25,11 @@ CLOUD = {"url": "https://c.example", "accounts": [{"user": "a", "password": "b"}
 def test_limits_are_read() -> None:
     """What is given holds, what is not is as it was."""
     given = {"files": "50", "rate": "1.5MB", "again_days": "7", "again_hours": "0.5", "again_rate": "20kB/s"}
-    assert parse_limits(given) == Limits(Rate(50, 1.5e6), Budget(7, 0.5, 20e3))
+    given |= {"share": "40%"}
+    assert parse_limits(given) == Limits(Rate(50, 1.5e6), Budget(7, 0.5, 20e3), 0.4)
+    assert [parse_limits({"share": value}).share for value in ("1%", "100%")] == [0.01, 1.0]
     assert parse_limits({}) == NO_LIMITS
-    assert parse_limits({"rate": "2GB"}, Limits(Rate(3, 4))) == Limits(Rate(3, 2e9))
+    assert parse_limits({"rate": "2GB"}, Limits(Rate(3, 4), share=0.5)) == Limits(Rate(3, 2e9), share=0.5)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,14 @@ def test_limits_are_read() -> None:
         {"rate": "1e3MB"},
         {"rate": "010MB"},
         {"rate": "10MB/h"},
+        {"share": "25"},
+        {"share": "0%"},
+        {"share": "101%"},
+        {"share": "025%"},
+        {"share": "2.5%"},
+        {"share": "25 %"},
+        {"share": "0.25"},
+        {"share": "25%\n"},
         {"files": "0"},
         {"files": "many"},
         {"again_days": "0"},
@@ -90,12 +100,18 @@ def test_coverage_says_what_the_budget_comes_to(tmp_path: Path) -> None:
         conn.execute(f"INSERT INTO nextcloud_known VALUES ({','.join('?' * 13)})", values)
     report = measure(log.store.reader(), row, "nextcloud:oc1", 10 * 86_400, 30, Budget(2, 1, 20e6))
     text = coverage_text(report)
-    assert "everything within 2 days, 1 h a day at most, 20 MB/s: TOO LITTLE, 400.0 GB take 6 days so" in text
+    assert (
+        "everything within 2 days, 1 h a day at most, 20 MB/s: TOO LITTLE, 1 files with 400.0 GB take 6 days so" in text
+    )
     assert "3 files with 2.5 MB read again in 0.50 h" in text
     data = coverage_data(report)
     assert (data["budget"], data["needs_days"]) == ({"days": "2", "hours": "1", "bytes_per_s": "20000000.0"}, "5.6")
     assert "TOO LITTLE" not in budget_text(report._replace(budget=Budget(6, 1, 20e6)))
     assert "TOO LITTLE" not in budget_text(report._replace(budget=Budget(6, 1, 0)))
+    slow = report._replace(files=100_000, today=Reads(100, 1, 60_000), budget=Budget(10, 1, 0))
+    assert "TOO LITTLE, 100,000 files with 400.0 GB take 17 days so" in budget_text(slow)
+    assert "TOO LITTLE" not in budget_text(slow._replace(budget=Budget(17, 1, 0)))
+    assert "TOO LITTLE" not in budget_text(slow._replace(today=Reads(3, 1, 60_000)))
     assert "never" in budget_text(report._replace(budget=Budget(6, 0, 20e6)))
     log.close()
 
