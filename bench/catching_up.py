@@ -21,7 +21,6 @@ from itertools import count
 from statistics import median
 
 from audit.nextcloud.catchup import CatchUp
-from audit.nextcloud.limits import Rate
 from audit.nextcloud.samehost import HostConfig, open_host
 from audit.recorder import Recorder
 from audit.scanning import Job
@@ -92,7 +91,7 @@ def catch_up(homes: str, logs: str, files: int) -> Callable[[], float]:
         config = HostConfig(os.path.join(homes, "data"), f"sqlite:{homes}/owncloud.db", "oc_", INSTANCE)
         host, counts = open_host(config), dict[str, int]()
         job = Job(log.store, Recorder(log.store, time.time))
-        taken = timed(CatchUp(job, source.row, host, [USER], Rate(), counts).run)
+        taken = timed(CatchUp(job, source.row, host, [USER], source.limits, counts).run)
         assert counts == {"adopted": files}
         host.close()
         log.store.close()

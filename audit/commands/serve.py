@@ -34,8 +34,8 @@ A Nextcloud is read by the accounts in DIR/nextcloud.json (see `record --help`).
 are then looked at within a second; on its own host, --audit-log does the same, once admin_audit logs:
   occ app:enable admin_audit; occ config:system:set log.condition apps 0 --value admin_audit
 Scans ask a Nextcloud one thing at a time, and leave it alone for three times as long as it took to answer (--share
-25%); what events tell of is looked at without a pause. Stored bytes are read again: everything within --again-days, for at
-most --again-hours a day, at most --again-rate a second. "limits" in DIR/nextcloud.json says the same for good, and
+25%); what events tell of is looked at without a pause. Stored bytes are read again: everything within --again-days, for
+at most --again-hours a day, at most --again-rate a second. "limits" in DIR/nextcloud.json says the same for good, and
 `coverage` judges by that file.
 Sources are remembered: without --source, all known ones are scanned. Recording starts at once; publishing needs
 witnesses in DIR/policy whose quorums overlap. `peer add` makes both policies; they are read once, at start.

@@ -1,6 +1,6 @@
 """The first catch-up on a Nextcloud's own machine: every file with all its versions, from disk and database.
 
-    CatchUp(job, source, host, ["alice"], rate, counts).run()      blocks; everything is durable when it returns
+    CatchUp(job, source, host, ["alice"], limits, counts).run()    blocks; everything is durable when it returns
     for batch in read_homes(host, {3: "alice"}): ...                [Caught("alice", node, look), ...] by rising file id
 
 Files are adopted as WebDAV's first walk would adopt them: the oldest version first, then the current content. What the
@@ -9,8 +9,9 @@ tells. The walk that follows lists the folders and finds what is not known yet, 
 
 It goes on where it was: what is in `nextcloud_known` is passed over, in the order of file ids, and a batch is recorded
 after BATCH files or COMMIT_S seconds. Pages of rows, hashing in threads and recording overlap; what waits is bounded,
-so memory is flat. Old versions are listed on disk after the row of their file was read, and the row is compared again
-after all bytes were: a file that was written meanwhile is queued.
+so memory is flat. Each of these threads rests after its work, as the share says (`share.Rest`). Old versions are
+listed on disk after the row of their file was read, and the row is compared again after all bytes were: a file that was
+written meanwhile is queued.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ from audit.folder import Progress
 from audit.hashing import Hashed, Problem, Seen
 from audit.nextcloud import known as rows
 from audit.nextcloud.known import Hint
-from audit.nextcloud.limits import Rate, Throttle
+from audit.nextcloud.limits import Limits, Throttle
 from audit.nextcloud.look import NOTHING, Look, conclude, known_of
 from audit.nextcloud.samehost import FILES, VERSIONS, Host, HostFirst, Row, is_file, to_node
+from audit.nextcloud.share import Rest, held_by
 from audit.nextcloud.values import Node, Reading, Session, Version
 from audit.scanning import Job, Stopped
 from verifier.errors import Error
 
+WORKERS = 2  # threads that hash; one, where the machine is shared
 BATCH = 100  # files in one transaction: the next ones are hashed meanwhile
 COMMIT_S = 2.0  # a batch waits no longer, however large its files are
 NAP_S = 0.2  # so long a throttled wait does not hear that it has to stop
@@ -75,7 +78,7 @@ def read_homes(
     before: Callable[[int], object] = lambda size: None,
     advance: Callable[[int], object] = lambda count: None,
     idle: Callable[[], object] = lambda: None,
-    workers: int = 2,
+    workers: int = WORKERS,
 ) -> Iterator[list[Caught]]:
     """Every file of these homes by rising file id, in batches.
 
@@ -229,7 +232,7 @@ class CatchUp:
         source: int,
         host: Host,
         users: Collection[str],
-        rate: Rate,
+        limits: Limits,
         counts: dict[str, int],
         monotonic: Callable[[], float] = time.monotonic,
         nap: Callable[[float], object] = time.sleep,
@@ -237,7 +240,8 @@ class CatchUp:
         self._job, self._source, self._host, self._counts = job, source, host, counts
         self._homes = host.homes(users)
         self._monotonic, self._nap = monotonic, nap
-        self._throttle, self._stop = Throttle(rate, monotonic), threading.Event()
+        self._throttle, self._stop = Throttle(limits.rate, monotonic), threading.Event()
+        self._rest = Rest(limits.share, monotonic, nap, self._stop.is_set)
         self._files = self._bytes = 0
         self._total = (0, 0)
         self._lock = threading.Lock()
@@ -246,7 +250,9 @@ class CatchUp:
         """Everything of these homes is recorded or queued when it returns."""
         self._total = self._host.measure(list(self._homes)) if self._homes else (0, 0)
         self._report()
-        for batch in read_homes(self._host, self._homes, self._skip, self._wait, self._advance, self._report):
+        workers = WORKERS if self._rest.part >= 1 else 1
+        hooks = self._skip, self._wait, self._read, self._report
+        for batch in read_homes(self._host, self._homes, *hooks, workers):
             self._files += len(batch)
             self._record(batch)
             self._report()
@@ -265,10 +271,15 @@ class CatchUp:
         return known
 
     def _wait(self, size: int) -> None:
+        self._rest()
         until = self._monotonic() + self._throttle.delay(1, size)
         while (left := until - self._monotonic()) > 0:
             self._nap(min(left, NAP_S))
             self._report()
+
+    def _read(self, count: int) -> None:
+        self._advance(count)
+        self._rest()
 
     def _advance(self, count: int) -> None:
         with self._lock:  # called from the workers
@@ -279,7 +290,10 @@ class CatchUp:
             raise Stopped
         if self._job.progress is not None:
             files, size = self._total
-            self._job.progress(Progress(self._files, max(files, self._files), self._bytes, max(size, self._bytes)))
+            held = held_by(self._rest.part)
+            self._job.progress(
+                Progress(self._files, max(files, self._files), self._bytes, max(size, self._bytes), held)
+            )
 
     def _record(self, batch: Sequence[Caught]) -> None:
         """In one transaction; where one is refused, each in its own, and a look has to tell why."""

@@ -11,6 +11,11 @@ share of 1 bounds nothing.
 
 Only scans have turns. What an event tells of is looked at through sessions without them, at once.
 
+    rest = Rest(0.25)
+    rest()                                  after each piece of work: the thread that did it sleeps in proportion
+
+`Rest` is the same for threads that read from this machine's disk.
+
 `hurry`: no more idling for now. Somebody waits for what is in hand: a user who changed one of these very files, or
 whoever wants the process to end. `calm` is said when that is done.
 """
@@ -18,6 +23,7 @@ whoever wants the process to end. `calm` is said when that is done.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +35,7 @@ from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 
 MAX_IDLE_S = 300.0  # an answer that took hours, or never came, is no reason to be idle for hours
 NAP_S = 0.2  # so long an idle scan does not hear that it has to hurry
+LEAST_S, PIECE_S = 0.01, 0.1  # what a thread works before it rests; more than this it did not work, but wait
 
 _HAS_TURN: ContextVar[bool] = ContextVar("has_turn", default=False)
 
@@ -89,6 +96,32 @@ class Share:
 
 
 FREELY = Share(1.0)
+
+
+class Rest:
+    """The share of each thread that works here. `nap` sleeps; `is_over`: nobody wants what is read any more."""
+
+    def __init__(
+        self,
+        part: float,
+        clock: Callable[[], float] = time.monotonic,
+        nap: Callable[[float], object] = time.sleep,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.part, self._clock, self._nap, self._is_over = part, clock, nap, is_over
+        self._since = threading.local()
+
+    def __call__(self) -> None:
+        """Sleeps for what this thread has worked since it slept last; from its first call on."""
+        if self.part >= 1:
+            return
+        begun, now = getattr(self._since, "at", None), self._clock()
+        if begun is not None and now - begun < LEAST_S:
+            return
+        until = now + (0.0 if begun is None else idle_s(min(now - begun, PIECE_S), self.part))
+        while (left := until - self._clock()) > 0 and not self._is_over():
+            self._nap(min(left, NAP_S))
+        self._since.at = self._clock()
 
 
 def idle_s(busy_s: float, part: float) -> float:

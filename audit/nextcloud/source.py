@@ -235,7 +235,7 @@ class _Scan:
         if host is None or not users:
             return
         try:
-            begun = await asyncio.to_thread(CatchUp, self.job, row, host, users, self.source.limits.rate, looker.counts)
+            begun = await asyncio.to_thread(CatchUp, self.job, row, host, users, self.source.limits, looker.counts)
             try:
                 await asyncio.to_thread(begun.run)
             except asyncio.CancelledError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -307,11 +309,9 @@ def test_throttle_holds_for_the_catch_up(town: Town) -> None:
     """On average no more than the rate, and a wait hears soon that it has to stop."""
     for i in range(5):
         town.cloud.put("alice", ALICE, f"{i}", b"x" * 100)
-    host, waited = opened(town.cloud), list[float]()
+    host, waited, limits = opened(town.cloud), list[float](), Limits(Rate(bytes_per_s=50.0), share=1)
     job = Job(town.log.store, town.log.recorder, town.log.clock)
-    begun = CatchUp(
-        job, town.source.row, host, ["alice"], Rate(bytes_per_s=50.0), {}, lambda: sum(waited), waited.append
-    )
+    begun = CatchUp(job, town.source.row, host, ["alice"], limits, {}, lambda: sum(waited), waited.append)
     begun.run()
     assert sum(waited) == pytest.approx(8.0)  # nothing waits for the last file's time
     assert max(waited) <= catchup.NAP_S
@@ -319,3 +319,26 @@ def test_throttle_holds_for_the_catch_up(town: Town) -> None:
     with pytest.raises(Stopped):
         begun.run()
     host.close()
+
+
+def test_catch_up_keeps_to_its_share(town: Town) -> None:
+    """Below 100% one thread hashes, and it rests as the one does that records; progress says so."""
+    town.cloud.put("alice", ALICE, "a", b"x" * (3 << 20))
+
+    def run(share: float) -> tuple[set[str], set[str]]:
+        """Which threads slept, and what the progress said."""
+        ticks, rested, held = count(), set[str](), set[str]()
+
+        def nap(_: float) -> None:
+            rested.add(threading.current_thread().name)
+
+        job = Job(town.log.store, town.log.recorder, town.log.clock, lambda progress: held.add(progress.held))
+        host, limits = opened(town.cloud), Limits(share=share)
+        CatchUp(job, town.source.row, host, ["alice"], limits, {}, lambda: next(ticks) / 50, nap).run()
+        host.close()
+        with town.log.store.transaction() as conn:
+            conn.execute("DELETE FROM nextcloud_known")
+        return rested, held
+
+    assert run(1.0) == (set(), {""})
+    assert run(0.25) == ({"hash_0"}, {"at a share of 25%"})

@@ -95,6 +95,15 @@ def test_busy_says_when_to_come_again(fake: FakeNextcloud, status: int) -> None:
     assert raised.value.retry_s == 17
 
 
+@pytest.mark.parametrize(("status", "retry_s"), [(423, 0), (429, 5), (503, 5)])
+def test_locked_file_says_nothing_of_the_server(fake: FakeNextcloud, status: int, retry_s: int) -> None:
+    """Where no wait is named, a server that has no time gets some; a file that is locked is no reason for a pause."""
+    fake.lie = lambda request: Response(status_code=status)
+    with pytest.raises(Busy) as raised:
+        run(fake, lambda session: session.stat("letters"))
+    assert raised.value.retry_s == retry_s
+
+
 @pytest.mark.parametrize("wait", ["soon", "-1", "99999999999999", "Sun, 22 Nov 2026 18:34:00 GMT"])
 def test_a_wait_without_sense_is_bounded(fake: FakeNextcloud, wait: str) -> None:
     """No server makes us wait for ever."""

@@ -131,8 +131,9 @@ async def by_link(life: Life, hand: Hand) -> None:
         "Office/notes 2.txt", "--link", f"{hand.url('/s/')}{folder}", expect=2
     )  # another's path is not the link's
     await ask("old.txt", "--link", f"{hand.url('/s/')}{locked}", "--link-password-file", secret)
-    for wrong in ((locked,), (folder, "--link-password-file", secret.with_name("none")), ("no-such-link",)):
-        await ask("old.txt", "--link", *wrong, expect=4)
+    for wrong in (locked, "no-such-link"):
+        refused = await ask("old.txt", "--link", wrong, expect=4)
+        assert "which --link-password-file says" in refused["error"]["message"]
 
 
 def read_proof(life: Life) -> Proof:

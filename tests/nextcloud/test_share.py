@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from audit.nextcloud import known as rows
 from audit.nextcloud import looking, source, together
 from audit.nextcloud.known import Hint
 from audit.nextcloud.limits import Budget, Limits
-from audit.nextcloud.share import MAX_IDLE_S, NAP_S, Gently, Share
+from audit.nextcloud.share import LEAST_S, MAX_IDLE_S, NAP_S, PIECE_S, Gently, Rest, Share
 from audit.nextcloud.source import NextcloudSource, add_nextcloud
 from audit.nextcloud.values import Session
 from audit.remaining import Remaining
@@ -258,6 +259,7 @@ class Town:
         self.log.enrol("alice")
         monkeypatch.setattr(source, "Share", partial(Share, clock=self.time, sleep=self.time.sleep))
         monkeypatch.setattr(looking, "BATCH", 8)
+        monkeypatch.setattr(looking, "FEW", 5)
         monkeypatch.setattr(together, "WAIT_S", 0)
         added = add_nextcloud(self.log.store, "nextcloud:https://c.example", self.opened)
         self.source: NextcloudSource = added._replace(limits=Limits(budget=Budget(hours=0), share=part))
@@ -337,19 +339,23 @@ def test_scan_that_has_to_end_idles_no_more(town: Town) -> None:
     stopped = list[float]()
 
     def progress(how_far: Progress) -> None:
-        if how_far.files_seen >= 3 or stopped:
+        if town.session.asked.count("read") >= 3:
             stopped.append(town.time.idle)
             raise Stopped
 
     with pytest.raises(Stopped):
         town.source.scan(town.job(progress))
+    assert stopped
     assert town.time.idle == stopped[0]
     assert town.entries() == 8
 
 
 def test_what_an_event_tells_of_is_not_delayed_by_a_scan(town: Town) -> None:
-    """[R] Beside a scan that idles, a changed file is looked at without a turn; one that the scan has in hand, soon."""
-    files = [town.cloud.put(f"d/{number}", b"1", 100) for number in range(8)]
+    """[R] Beside a scan that idles, a changed file is looked at without a turn; one that the scan has in hand, soon.
+
+    What else is queued is left to the scan.
+    """
+    files = [town.cloud.put(f"d/{number}", b"1", 100) for number in range(12)]
 
     def hint(file: int, path: str) -> None:
         with town.log.store.transaction() as conn:
@@ -397,9 +403,47 @@ def test_scan_takes_no_turns_for_what_events_told_of(town: Town) -> None:
 def test_between_scans_a_little_of_what_is_due_is_looked_at(town: Town) -> None:
     """A backlog is the scan's, which has turns; a look takes FEW of it, and all that is urgent."""
     with town.log.store.transaction() as conn:
-        for number in range(looking.FEW + 20):
+        for number in range(20):
             file = town.cloud.put(f"d/{number}", b"1", 100)
             rows.add(conn, town.source.row, [Hint(file, "alice", f"d/{number}")], 1, is_urgent=number < 3)
     looking_at = source._Scan(town.source, town.job())
     looked = asyncio.run(looking_at.look())
-    assert looked.recorded == 3 + min(looking.FEW, looking.BATCH)
+    assert looked.recorded == 3 + looking.FEW
+
+
+# -- reading from the disk of the same machine ------------------------------------------------------------------------
+
+
+def test_thread_rests_in_proportion_to_its_work() -> None:
+    """Not for every bit of it; what lasted long was a wait, for another thread, and is not rested for."""
+    now, naps = [0.0], list[float]()
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        now[0] += seconds
+
+    rest = Rest(0.25, lambda: now[0], nap)
+    for works_s in (0.0, LEAST_S / 2, LEAST_S / 2, 0.05, 60.0):
+        now[0] += works_s
+        rest()
+    assert naps == pytest.approx([3 * LEAST_S, 0.15, NAP_S, 3 * PIECE_S - NAP_S])
+    rest = Rest(0.25, lambda: now[0], nap, lambda: True)
+    rest()
+    now[0] += 1.0
+    rest()
+    assert len(naps) == 4
+    assert Rest(1.0, lambda: pytest.fail("looked at the clock"))() is None
+
+
+def test_threads_rest_each_for_their_own_work() -> None:
+    """One that begins has nothing to rest for."""
+    now, naps = [0.0], list[float]()
+    rest = Rest(0.25, lambda: now[0], naps.append, lambda: bool(naps))
+    rest()
+    now[0] += 0.05
+    other = Thread(target=rest)
+    other.start()
+    other.join()
+    assert naps == []
+    rest()
+    assert naps == pytest.approx([0.15])
