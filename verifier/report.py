@@ -22,9 +22,9 @@ Text that the server chose is escaped in words, and left to JSON's own escapes a
 
 from __future__ import annotations
 
-from verifier.chain import MISSING, Chain
+from verifier.chain import MISSING, Chain, Missing
 from verifier.encoding import encode_base64
-from verifier.entry import Content, Part
+from verifier.entry import Content, ContextField, Part
 from verifier.policy import Cosigned, Policy, describe_quorum
 from verifier.record import NamedTuple
 from verifier.verdict import Finding, Report, Trust, Verdict
@@ -94,6 +94,8 @@ def format_report(report: Report, trust: Trust, name: str, *, compared: bool = T
     rows = [("file", _file(report))]
     if report.chain is not None:
         rows += [("version", _version(report.chain)), ("history", _history(report.chain))]
+        if remark := _remark(report.chain):
+            rows.append(("remark", f"{escape(remark)} (the server's word)"))
     rows += _times(report)
     checked = report.checkpoint is not None
     rows += [("witnesses", _cosigners(report.witnesses, trust.witnesses, checked))]
@@ -154,6 +156,14 @@ def _version(chain: Chain) -> str:
     size = count(chain.content.size, "byte") if isinstance(chain.content, Content) else "size not shown"
     gone = "" if chain.status == "live" else f"; the file is {chain.status}"
     return f"step {chain.version}, {entry.operation.word}, {size}{gone}"
+
+
+def _remark(chain: Chain) -> str | None:
+    """What the server remarked on the current version, such as that it is ciphertext."""
+    if not 0 <= chain.version < len(chain.steps):
+        return None
+    context = chain.steps[chain.version].context
+    return None if isinstance(context, Missing) else context.get(ContextField.REMARK)
 
 
 def _history(chain: Chain) -> str:
@@ -254,6 +264,7 @@ def _history_data(chain: Chain) -> dict[str, object]:
         "device_signed": str(s.device_signed),
         "sealed": s.sealed_now,
         "version": str(chain.version),
+        "remark": _remark(chain),
         "size": None if content is None else str(content.size),
         "sha3_256": None if content is None else encode_base64(content.sha3_256),
         "head": encode_base64(chain.head),

@@ -12,7 +12,7 @@
 All sessions of one server share its connections, and at most AT_ONCE requests run at a time. Redirects are not
 followed, proxies and the environment not used, cookies not kept (one user's would go out with another's request),
 compression not asked for. Answers are bounded in size and in time. Nothing is ever written to the server; a secret
-stands in the headers of a request and nowhere else.
+stands in the headers of a request and nowhere else. What is end-to-end encrypted is read as it lies there.
 
 | answer | becomes |
 |---|---|
@@ -66,7 +66,9 @@ MAX_OCS = 64 << 20
 MAX_NAME = 255
 MAX_HOST = 4_096  # bytes of a path, or of a database's address
 AA_VERSION = "4.0.0"
+READS_CIPHERTEXT = {"X-E2EE-Supported": "true"}  # else end_to_end_encryption (31 on) shows us no encrypted folder: 403
 _T = TypeVar("_T")
+_CAPABILITIES = "/ocs/v2.php/cloud/capabilities?format=json"
 _BUSY = {423: "locked", 429: "too many requests", 502: "bad gateway", 503: "unavailable", 504: "gateway timeout"}
 
 
@@ -274,7 +276,7 @@ def make_client(transport: httpx.AsyncBaseTransport | None = None, at_once: int 
         trust_env=False,
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={"Accept-Encoding": "identity", "User-Agent": "nextcloud-audit"},
+        headers={"Accept-Encoding": "identity", "User-Agent": "nextcloud-audit", **READS_CIPHERTEXT},
         limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
         timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
     )
@@ -319,6 +321,16 @@ class Server:
     def __init__(self, url: str, client: httpx.AsyncClient, at_once: int = AT_ONCE) -> None:
         self.url, self._client, self._gate = url, client, asyncio.Semaphore(at_once)
         self.names = tuple(unquote(name) for name in urlsplit(url).path.split("/") if name)
+        self._encrypts: bool | None = None
+
+    async def encrypts(self, headers: dict[str, str]) -> bool:
+        """Whether end-to-end encryption is installed there; asked once."""
+        if self._encrypts is None:
+            what = "its capabilities"
+            async with self.ask("GET", _CAPABILITIES, {**headers, "OCS-APIRequest": "true"}, what) as response:
+                data = b"" if response is None else await read_answer(response, MAX_OCS, f"nextcloud: {what}")
+            self._encrypts = b'"end-to-end-encryption"' in data
+        return self._encrypts
 
     @asynccontextmanager
     async def ask(
@@ -471,13 +483,22 @@ class DavSession:
         for node in nodes[1:]:
             if not node.path.startswith(below) or "/" in node.path[len(below) :] or not node.path:
                 raise PeerFailed(f"nextcloud: listing of {path!r}: {node.path!r} is not directly in it")
-        if nodes and nodes[0].is_encrypted:  # only the folder is marked
-            nodes = [node._replace(is_encrypted=True) for node in nodes]
-        return nodes
+        marked = bool(nodes and nodes[0].is_encrypted)  # often only the folder is
+        return [node._replace(is_encrypted=marked or bool(node.is_encrypted)) for node in nodes]
 
     async def stat(self, path: str) -> Node | None:
         nodes = await self._nodes(path, "0")
-        return nodes[0] if nodes else None
+        if not nodes or nodes[0].is_folder or nodes[0].is_encrypted is not None:
+            return nodes[0] if nodes else None
+        return nodes[0]._replace(is_encrypted=await self._is_in_encrypted(path))
+
+    async def _is_in_encrypted(self, path: str) -> bool:
+        """Whether the folder of a file is marked, where only the folder says so (before 31)."""
+        folder = path.rpartition("/")[0]
+        if not folder or not await self._server.encrypts(self._headers):
+            return False
+        above = await self._nodes(folder, "0")
+        return bool(above and above[0].is_encrypted)
 
     async def find(self, file_id: int) -> Node | None:
         body = dav.search_by_id(self.user, file_id)

@@ -46,7 +46,7 @@ _DAV, _OC, _NC = "{DAV:}", "{http://owncloud.org/ns}", "{http://nextcloud.org/ns
 _XMLNS = 'xmlns:d="DAV:" xmlns:oc="http://owncloud.org/ns" xmlns:nc="http://nextcloud.org/ns"'
 _NODE = (
     "<d:getetag/><d:getlastmodified/><d:getcontentlength/><d:getcontenttype/><d:resourcetype/><oc:id/><oc:fileid/>"
-    "<oc:size/><oc:owner-id/><nc:upload_time/><nc:mount-type/><nc:is-encrypted/>"
+    "<oc:size/><oc:owner-id/><nc:upload_time/><nc:mount-type/><nc:is-encrypted/><nc:e2ee-is-encrypted/>"
 )
 _DATED = "<d:getlastmodified/><d:getcontentlength/><d:resourcetype/>"
 _TRASH = f"{_DATED}<oc:fileid/><oc:size/><nc:trashbin-deletion-time/>"
@@ -314,7 +314,7 @@ def _node(response: Response, path: str) -> Node:
         owner=_word(properties, _OC + "owner-id", where),
         mount=_word(properties, _NC + "mount-type", where),
         mime=_word(properties, _DAV + "getcontenttype", where),
-        is_encrypted=_flag(properties.get(_NC + "is-encrypted", ""), where),
+        is_encrypted=_is_encrypted(properties, where),
     )
 
 
@@ -369,10 +369,13 @@ def _word(properties: dict[str, str], name: str, where: str) -> str:
     return value
 
 
-def _flag(value: str, where: str) -> bool:
-    if value not in ("", "0", "1"):
-        raise Malformed("want 0 or 1", f"{where}, is-encrypted", value)
-    return value == "1"
+def _is_encrypted(properties: dict[str, str], where: str) -> bool | None:
+    """Nextcloud says it of folders, end_to_end_encryption of files too, from its version 1.17 (Nextcloud 31) on."""
+    said = [properties.get(_NC + name, "") for name in ("is-encrypted", "e2ee-is-encrypted")]
+    for value in said:
+        if value not in ("", "0", "1"):
+            raise Malformed("want 0 or 1", f"{where}, is-encrypted", value)
+    return "1" in said if any(said) else None
 
 
 def _etag(value: str, where: str) -> str:

@@ -73,6 +73,7 @@ class Row(NamedTuple):
     etag: str
     mime: str
     upload_time: int | None
+    folder_encrypted: int | None  # end-to-end: the mark of the folder that it is in
 
 
 class Tables:
@@ -97,10 +98,11 @@ class Tables:
 
     def rows(self) -> Any:
         """Selects Row."""
-        f, x, m = self.files.c, self.extended.c, self.mimetypes.c
+        f, x, m, above = self.files.c, self.extended.c, self.mimetypes.c, self.files.alias("above")
         joined = self.files.outerjoin(self.extended, f.fileid == x.fileid).join(self.mimetypes, f.mimetype == m.id)
+        joined = joined.outerjoin(above, f.parent == above.c.fileid)
         columns = (f.fileid, f.storage, f.path, f.parent, f.size, f.mtime, f.storage_mtime, f.encrypted, f.etag)
-        return select(*columns, m.mimetype, x.upload_time).select_from(joined)
+        return select(*columns, m.mimetype, x.upload_time, above.c.encrypted).select_from(joined)
 
 
 def open_host(config: HostConfig) -> Host:
@@ -436,7 +438,8 @@ def to_node(row: Row, user: str) -> Node:
     path = row.path.removeprefix(FILES).removeprefix("/")
     is_folder = row.mime == FOLDER_TYPE
     times = row.mtime, row.size, row.upload_time or 0
-    return Node(row.file_id, path, is_folder, row.etag, *times, user, "", row.mime, False)
+    is_encrypted = bool(row.encrypted if is_folder else row.folder_encrypted)
+    return Node(row.file_id, path, is_folder, row.etag, *times, user, "", row.mime, is_encrypted)
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -53,6 +53,10 @@ MAX_PROBLEMS = 1_000
 SMALL_FOLDER = 64, 8 << 20  # files and bytes that are read again whenever the folder's etag moved
 TRASH_PAGE = 1_000
 DAY_S = 86_400
+ASK_FOR_CIPHERTEXT = (
+    "; it is end-to-end encrypted, and that app shows such folders to clients that it knows alone: before Nextcloud 31 "
+    "add /^nextcloud-audit$/ to end_to_end_encryption.supported-user-agents"
+)
 MOUNTS = (GROUP, EXTERNAL)  # whose folders' etags tell less than those of a user's own storage
 MOUNTS_EVERY_S = 3_600
 
@@ -286,7 +290,8 @@ class _Scan:
             except Fatal:
                 raise
             except (AuditError, Error) as error:
-                self.problems.append(Problem(f"{viewer}/{child.path}", "unreadable", str(error)))
+                why = f"{error}{ASK_FOR_CIPHERTEXT if child.is_encrypted else ''}"
+                self.problems.append(Problem(f"{viewer}/{child.path}", "unreadable", why))
                 self._not_seen(viewer, child.path)
                 folder.failed.append(True)
                 continue

@@ -34,7 +34,7 @@ class Node(NamedTuple):
     owner: str  # uid of the storage's owner, who need not be this user
     mount: str  # "" for the user's own storage, else Nextcloud's word: shared, group, external, ...
     mime: str
-    is_encrypted: bool  # end-to-end: the bytes are ciphertext
+    is_encrypted: bool | None  # end-to-end: the bytes are ciphertext; None where only its folder could say so
 
 
 class Version(NamedTuple):

@@ -49,7 +49,7 @@ def node_of(props: str) -> Node:
 def test_a_file_is_read() -> None:
     """Every property lands in its field; what was not found is empty."""
     body = document(response(propstat() + propstat("<nc:mount-type/>", NOT_FOUND)))
-    expected = Node(31, "doc.txt", False, "e1", 1795372440, 10, 1795372440, "alice", "", "", False)
+    expected = Node(31, "doc.txt", False, "e1", 1795372440, 10, 1795372440, "alice", "", "", None)
     assert parse_nodes(read(body), BASE) == [expected]
     assert dav.parse_instance_id(read(body)) == "ocabcdefghij"
 

@@ -85,7 +85,7 @@ def step_text(seq: int, line: Line) -> str:
         return f"{seq:>5}  cannot be read: {escape(str(error))}"
     entry = step.entry
     claimed = f"recorded {when(entry.recorded)}" + (f", mtime {when(entry.mtime)}" if entry.mtime else "")
-    words = [entry.operation.word, _path_word(step), _size_word(step), _argument_words(step), claimed]
+    words = [entry.operation.word, _path_word(step), _size_word(step), _argument_words(step), claimed, _remark(step)]
     return f"{entry.seq:>5}  {'; '.join(word for word in words if word)}"
 
 
@@ -99,6 +99,11 @@ def _size_word(step: Step) -> str:
     if step.content is MISSING:
         return "content not shown"
     return count(step.content.size, "byte") if isinstance(step.content, Content) else ""
+
+
+def _remark(step: Step) -> str:
+    remark = None if isinstance(step.context, Missing) else step.context.get(ContextField.REMARK)
+    return f"remark: {escape(remark)}" if remark else ""
 
 
 def _argument_words(step: Step) -> str:
