@@ -184,6 +184,13 @@ class Hand:
         answer = await self.client.post("/ocs/v2.php/apps/files_sharing/api/v1/shares", data=form)
         return answer.status_code
 
+    async def lock(self, path: str, kind: int) -> int:
+        """A lock of the app files_lock. Kinds: 0 this user's, 1 an app's, which not even this user may write under."""
+        return await self.do("LOCK", self.at(path), headers={"X-User-Lock": "1", "X-User-Lock-Type": str(kind)})
+
+    async def unlock(self, path: str, kind: int) -> int:
+        return await self.do("UNLOCK", self.at(path), headers={"X-User-Lock": "1", "X-User-Lock-Type": str(kind)})
+
     async def do(self, method: str, at: str, content: bytes = b"", headers: dict[str, str] | None = None) -> int:
         return (await self.client.request(method, at, content=content, headers=headers)).status_code
 

@@ -1,4 +1,4 @@
-"""What those can verify with whom a file is shared: its contents, under the number that its owner has sealed."""
+"""What those can verify with whom a file is shared; and files that one of them has locked against the others."""
 
 from __future__ import annotations
 
@@ -96,3 +96,49 @@ def sealed_alone(recipient: Recipient) -> None:
     other = recipient.prove("Plans/draft.txt")["file"]
     assert reasons(recipient.judge(b"draft", other, expect=2)) == {"not-owner"}
     assert reasons(recipient.judge(b"draft", number, expect=2)) == {"other-file"}
+
+
+USERS, APPS = 0, 1  # kinds of locks
+LOCK = b'<?xml version="1.0"?><d:propfind xmlns:d="DAV:"><d:prop><n:lock xmlns:n="http://nextcloud.org/ns"/></d:prop></d:propfind>'
+
+
+async def is_locked(hand: Hand, path: str) -> bool:
+    answer = await hand.client.request("PROPFIND", hand.at(path), content=LOCK, headers={"Depth": "0"})
+    return ">1</" in answer.text
+
+
+def test_locked_files_are_read_and_stay_locked(real: Cloud, life: Life) -> None:
+    """A lock keeps writers out, and not us; we leave it as it is, and to take it or give it back is no step."""
+
+    async def story() -> None:
+        async with throw_away_user(real) as (ada, _), throw_away_user(real) as (bea, _):
+            await ada.make_folder("Plans")
+            await ada.save(path := "Plans/plan.txt", b"one", START)
+            assert await ada.share("Plans", bea.uid) == 200
+            await ada.lock(path, USERS)
+            if not await is_locked(ada, path):
+                pytest.skip("this Nextcloud has no files_lock: no locked file was read")
+            life.record(real.url, [ada])
+            await looked_at(life, ada, path, b"one", ["adopted"])
+            assert await bea.put(path, b"not now") == 423
+            assert await ada.put(path, b"two", START + 100) == 204
+            await looked_at(life, ada, path, b"two", ["adopted", "written"])
+            assert await ada.unlock(path, USERS) == 200
+            assert await ada.lock(path, APPS) == 200
+            assert {await hand.put(path, b"not now") for hand in (ada, bea)} == {423}
+            await looked_at(life, ada, path, b"two", ["adopted", "written"])
+            assert await ada.unlock(path, APPS) == 200
+            await bea.save(path, b"three", START + 200)
+            await life.settle()
+            life.judge(path, b"three")
+            assert life.steps() == ["adopted", "written", "written"]
+
+    asyncio.run(story())
+
+
+async def looked_at(life: Life, hand: Hand, path: str, data: bytes, steps: list[str]) -> None:
+    """Found, read and proven while it is locked; the lock is what it was."""
+    await life.settle()
+    life.judge(path, data)
+    assert life.steps() == steps
+    assert await is_locked(hand, path)
