@@ -2,6 +2,7 @@
 
 NEXTCLOUD_URL, NEXTCLOUD_ADMIN_USER, NEXTCLOUD_ADMIN_PASSWORD     a real one; without them such tests are skipped
 NEXTCLOUD_ROOT                                                    its folder on this machine, for occ and cron.php
+NEXTCLOUD_DISPOSABLE=1                                            it may be encrypted whole, which cannot be undone
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ def occ(real: Cloud) -> Occ:
     if not root:
         pytest.skip("NEXTCLOUD_ROOT is not set: nothing can be told to this Nextcloud by occ")
     return Occ(Path(root))
+
+
+@pytest.fixture
+def disposable(occ: Occ) -> Occ:
+    """The command line of one that nobody wants back."""
+    if not os.environ.get("NEXTCLOUD_DISPOSABLE"):
+        pytest.skip("NEXTCLOUD_DISPOSABLE is not set: this Nextcloud was not encrypted as a whole")
+    return occ
 
 
 @pytest.fixture

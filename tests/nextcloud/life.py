@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import uvicorn
 
 from tests.e2e.test_main_path import NODES, Served, World, run
@@ -53,7 +54,14 @@ class Life(World):
     url: str
     hands: Sequence[Hand]
 
-    def record(self, url: str, hands: Sequence[Hand], scan_every: str = OFTEN, instance: bool = False) -> None:
+    def record(
+        self,
+        url: str,
+        hands: Sequence[Hand],
+        scan_every: str = OFTEN,
+        instance: bool = False,
+        host: dict[str, str] | None = None,
+    ) -> None:
         """Starts the log on this Nextcloud, and enrols the users, the organisation's root before them."""
         for file in ("policy", "auditors"):
             text = (self.log / file).read_text()
@@ -64,7 +72,7 @@ class Life(World):
         accounts = [{"user": hand.uid, "password": hand.password} for hand in hands]
         config = self.log / "nextcloud.json"
         config.touch(mode=0o600)
-        config.write_text(json.dumps({"url": url, "accounts": accounts}))
+        config.write_text(json.dumps({"url": url, "accounts": accounts} | ({} if host is None else {"host": host})))
         self.start(scan_every)
         for name in NODES:
             run("node", "allow", self.made["vkey"], self.server.url, "--data", self.directory / name)
@@ -152,15 +160,24 @@ class Occ(NamedTuple):
 
     root: Path
 
-    def __call__(self, *words: str) -> str:
-        return self._php("occ", *words)
+    def __call__(self, *words: str, answer: str = "") -> str:
+        return self._php("occ", *words, answer=answer)
 
     def cron(self) -> None:
         """All background jobs that are due, the delivery of webhooks among them."""
         self._php("cron.php")
 
-    def _php(self, *words: str) -> str:
+    def host(self) -> dict[str, str]:
+        """Where its data and its database are, as `nextcloud.json` wants it."""
+        system = json.loads(self("config:list", "system", "--private"))["system"]
+        if system["dbtype"] != "sqlite3":
+            pytest.skip(f"this Nextcloud has {system['dbtype']}: nothing was read from its database")
+        data = system["datadirectory"]
+        found = {"data": data, "database": f"sqlite:{data}/owncloud.db"}
+        return found | {"prefix": system.get("dbtableprefix", "oc_"), "instance": system["instanceid"]}
+
+    def _php(self, *words: str, answer: str = "") -> str:
         command = ["php", "-d", "memory_limit=1G", *words]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, input=answer)
         assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout

@@ -1,17 +1,20 @@
-"""Encryption on a real Nextcloud: end to end, where ciphertext is all there is; and at rest, where only the disk has it."""
+"""Encryption on a real Nextcloud: end to end, where ciphertext is all there is; at rest, where only the disk has it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
+from audit.nextcloud.catchup import read_homes
 from audit.nextcloud.client import NotAllowed
+from audit.nextcloud.samehost import HostConfig, open_host
 from tests.e2e.test_main_path import run
 from tests.nextcloud.ciphertext import EncryptedFolder, open_encrypted
-from tests.nextcloud.clouds import Cloud, throw_away_user
+from tests.nextcloud.clouds import Cloud, Hand, throw_away_user
 from tests.nextcloud.life import START, Life, Occ
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +37,7 @@ def shown_to_us(occ: Occ, folder: EncryptedFolder) -> Iterator[None]:
 
 
 def test_end_to_end_encrypted_files_are_chained_as_ciphertext(real: Cloud, life: Life, occ: Occ) -> None:
-    """Ciphertext is what is proven, and every version says that it is; locks, metadata and half-done uploads are none."""
+    """Ciphertext is proven, and every version says that it is; locks, metadata and half-done uploads are no steps."""
 
     async def story() -> None:
         async with throw_away_user(real) as (hand, session):
@@ -107,3 +110,59 @@ def server_word(life: Life) -> None:
     run("fsck", "--data", life.log)
     report = run("coverage", "--data", life.log, expect=None)
     assert report["exit"] == 0, report
+
+
+def test_encrypting_all_that_is_there_changes_no_content(real: Cloud, life: Life, disposable: Occ) -> None:
+    """[R] What users see stays what was logged; the disk's ciphertext is never taken for it, by a catch-up neither.
+
+    `encrypt-all` puts an encrypted copy in the place of each file: another file id with the same bytes and metadata.
+    With the keys of users in place of the master key (`occ encryption:disable-master-key` on a fresh server) as well.
+    """
+    occ = disposable
+
+    async def story() -> None:
+        async with throw_away_user(real) as (hand, session):
+            occ("encryption:disable")  # it may have been here before
+            await hand.save("a.txt", b"one", START)
+            await hand.save("a.txt", b"two", START + 100)
+            life.patience_s = 600  # every request opens the user's keys first, and no scan ends while all is encrypted
+            life.record(real.url, [hand], host=occ.host())
+            await life.settle()
+            first = life.judge("a.txt", b"two")["file"]
+            assert life.steps() == ["adopted", "written"]
+            await asyncio.to_thread(encrypt_all, occ)
+            await life.settle()
+            assert life.judge("a.txt", b"two")["file"] != first
+            assert life.steps() == ["copied", "written"]
+            life.judge("a.txt", read_ciphertext(occ, hand, "a.txt"), expect=1)
+            await hand.save("a.txt", b"three", START + 200)
+            await life.settle()
+            life.judge("a.txt", b"three")
+            assert life.steps() == ["copied", "written", "written"]
+            node = await session.stat("a.txt")
+            assert node is not None
+            assert await hand.restore_version(node.file_id, str(START + 100)) in (201, 204)
+            await life.settle()
+            life.judge("a.txt", b"two")
+            assert life.steps() == ["copied", "written", "written", "reverted"]
+            server_word(life)
+
+    asyncio.run(story())
+
+
+def encrypt_all(occ: Occ) -> None:
+    occ("app:enable", "encryption")
+    occ("encryption:enable")
+    occ("encryption:encrypt-all", answer="y\n")
+
+
+def read_ciphertext(occ: Occ, hand: Hand, path: str) -> bytes:
+    """What lies on the disk; a catch-up from there leaves every file to WebDAV."""
+    where = occ.host()
+    with closing(open_host(HostConfig(**where))) as host:
+        homes = host.homes([hand.uid])
+        assert homes
+        assert {one.look for batch in read_homes(host, homes) for one in batch} == {None}
+    data = Path(where["data"], hand.uid, "files", path).read_bytes()
+    assert data.startswith(b"HBEGIN")
+    return data
