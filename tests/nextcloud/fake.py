@@ -50,6 +50,8 @@ class FakeNextcloud:
         self.requests = self.running = self.most_running = 0
         self.delay_s = 0.0
         self.sent_auth: list[object] = []
+        self.encryption = ""  # the version of end_to_end_encryption: 1.13.2, 1.18.4
+        self.encryption_agents: set[str] = set()  # whom else it shows encrypted folders, as the administrator has said
         self.webhooks: dict[int, dict[str, object]] | None = {}  # None: the app is disabled
         self.links: list[tuple[str, tuple[str, ...], str]] = []  # uid, path and password of `link-N`
         self._grants: dict[str, tuple[str, str] | None] = {}
@@ -111,6 +113,10 @@ class FakeNextcloud:
                 return ocs(sorted(self.cloud.users))
             case method, ["apps", "webhook_listeners", "api", "v1", "webhooks", *number]:
                 return self._webhooks(request, method, body, number)
+            case "GET", ["cloud", "capabilities"]:
+                self._user(request)
+                app = {"end-to-end-encryption": {"enabled": True}} if self.encryption else {}
+                return ocs({"capabilities": {"files": {}, **app}})
             case "GET", ["cloud", "user"]:
                 return ocs({"id": self._user(request).uid})
             case "GET", ["core", "getapppassword"]:
@@ -201,10 +207,12 @@ class FakeNextcloud:
         match request.method:
             case "PROPFIND":
                 node = cloud.get(user, path)
+                self._refuse_strangers(request, node)
                 found = [(path, node)]
                 if request.headers.get("depth") != "0" and isinstance(node, Folder):
                     found += [((*path, name), child) for name, child in node.children.items()]
-                return multistatus(body, [(href(user, at, one), node_properties(one, user)) for at, one in found])
+                rows = [(href(user, at, one), node_properties(one, user) | self._mark(user, at)) for at, one in found]
+                return multistatus(body, rows)
             case "GET":
                 if "if-match" in request.headers and cloud.find(user, path) is None:
                     raise Answer(412)
@@ -233,6 +241,24 @@ class FakeNextcloud:
             case "COPY":
                 cloud.copy(user, path, destination(request, user))
         return Response(None, 201)
+
+    def _refuse_strangers(self, request: Request, node: Node) -> None:
+        """An encrypted folder is listed for clients that say what they are: in a header (from 1.17 on), or by name."""
+        if self.encryption and isinstance(node, Folder) and node.is_encrypted:
+            says_so = request.headers.get("x-e2ee-supported") == "true" and self._says_it_of_files
+            if not says_so and request.headers.get("user-agent") not in self.encryption_agents:
+                raise Answer(403)
+
+    @property
+    def _says_it_of_files(self) -> bool:
+        return self.encryption >= "1.17"
+
+    def _mark(self, user: User, path: tuple[str, ...]) -> dict[str, str]:
+        if not self._says_it_of_files:
+            return {}
+        node = self.cloud.get(user, path)
+        folder = node if isinstance(node, Folder) else self.cloud.get(user, path[:-1])
+        return {NC + "e2ee-is-encrypted": "1" if folder.is_encrypted else "0"}
 
     def _versions(self, request: Request, user: User, body: bytes, file_id: str, version: list[str]) -> Response:
         found = self.cloud.file_by_id(user, int(file_id))
@@ -332,8 +358,8 @@ def node_properties(node: Node, user: User) -> dict[str, str]:
     if isinstance(node, File):
         found |= {DAV + "getcontentlength": str(len(node.data)), DAV + "getcontenttype": "text/plain"}
         found[NC + "upload_time"] = str(node.upload_time)
-    elif node.is_encrypted:
-        found[NC + "is-encrypted"] = "1"
+    else:
+        found[NC + "is-encrypted"] = "1" if node.is_encrypted else "0"
     return found
 
 

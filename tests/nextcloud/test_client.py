@@ -281,15 +281,41 @@ def test_a_listing_of_another_folder_is_refused(fake: FakeNextcloud, old: bytes,
     run(fake, use)
 
 
-def test_files_of_an_encrypted_folder_are_ciphertext(fake: FakeNextcloud) -> None:
-    """End-to-end encryption marks the folder; what lies in it is said to be encrypted too."""
-    folder = fake.cloud.get(fake.cloud.users["alice"], ("letters",))
-    folder.is_encrypted = True
+@pytest.mark.parametrize("version", ["1.13.2", "1.18.4"])
+def test_files_of_an_encrypted_folder_are_ciphertext(fake: FakeNextcloud, version: str) -> None:
+    """End-to-end encryption marks the folder; what lies in it is said to be encrypted too, and nothing else is."""
+    cloud, alice = fake.cloud, fake.cloud.users["alice"]
+    cloud.get(alice, ("letters",)).is_encrypted = True
+    cloud.put(alice, ("top.txt",), b"top", T0)
+    cloud.make_folder(alice, ("plain",))
+    cloud.put(alice, ("plain", "b.txt"), b"b", T0)
+    fake.encryption, fake.encryption_agents = version, {"nextcloud-audit"} if version < "1.17" else set()
 
-    async def use(session: DavSession) -> list[bool]:
-        return [node.is_encrypted for node in await session.list_folder("letters")]
+    async def use(session: DavSession) -> list[bool | None]:
+        assert [node.is_encrypted for node in await session.list_folder("letters")] == [True, True]
+        places = ("letters/a.txt", "top.txt", "plain/b.txt", "plain", "letters")
+        return [node and node.is_encrypted for node in [await session.stat(path) for path in places]]
 
-    assert run(fake, use) == [True, True]
+    assert run(fake, use) == [True, False, False, False, True]
+
+
+def test_without_that_app_one_question_is_all_it_costs(fake: FakeNextcloud) -> None:
+    """A Nextcloud without end-to-end encryption is asked once whether it has it."""
+    asked: list[str] = []
+
+    def note(request: Request) -> Response | None:
+        asked.append(request.url.path)
+        return None
+
+    fake.lie = note
+
+    async def use(session: DavSession) -> None:
+        for _ in range(3):
+            await session.stat("letters/a.txt")
+
+    run(fake, use)
+    assert len([path for path in asked if path.endswith("/capabilities")]) == 1
+    assert len(asked) == 4
 
 
 def test_a_name_that_xml_cannot_hold_hides_no_trash(fake: FakeNextcloud) -> None:

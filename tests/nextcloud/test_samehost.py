@@ -19,7 +19,7 @@ from audit.nextcloud.client import parse_config
 from audit.nextcloud.samehost import Host, HostConfig, HostFirst, HostSession, open_host
 from audit.nextcloud.values import Node, Reading, Trashed, Version
 from tests.nextcloud.databases import KINDS
-from tests.nextcloud.homes import ALICE, BOB, LONG, LONG_NAME, PLAIN, HomeCloud, home_cloud, opened, reading
+from tests.nextcloud.homes import ALICE, BOB, FOLDER, LONG, LONG_NAME, PLAIN, HomeCloud, home_cloud, opened, reading
 from verifier.errors import Malformed, Usage
 
 
@@ -161,6 +161,20 @@ def test_samehost_never_takes_ciphertext_for_content(cloud: HomeCloud) -> None:
     assert node is not None
     with pytest.raises(PeerFailed, match="encrypted"):
         asyncio.run(session.read("bytes.txt", node.etag))
+    host.close()
+
+
+def test_samehost_says_what_is_end_to_end_encrypted(cloud: HomeCloud) -> None:
+    """What lies in a marked folder is ciphertext on the disk as over WebDAV: it is read, and said to be ciphertext."""
+    folder = cloud.row(ALICE, "files/Secret", cloud.folders[ALICE, "files"], FOLDER, 6, 1_700_000_000, encrypted=1)
+    cloud.write("alice", "files/Secret/4f2a", b"cipher")
+    inside = cloud.row(ALICE, "files/Secret/4f2a", folder, PLAIN, 6, 1_700_000_000)
+    beside = cloud.put("alice", ALICE, "a.txt", b"a")
+    host = opened(cloud)
+    found = {one.node.file_id: (one.node.is_encrypted, one.look and one.look.reading) for one in caught(host)}
+    assert found == {inside: (True, reading(b"cipher")), beside: (False, reading(b"a"))}
+    listed = asyncio.run(HostSession(host, "alice").list_folder(""))
+    assert {node.path: node.is_encrypted for node in listed} == {"": False, "Secret": True, "a.txt": False}
     host.close()
 
 

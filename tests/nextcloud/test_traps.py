@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from audit.nextcloud.coverage import measure
 from audit.nextcloud.dav import NODE_PROPERTIES, TRASH_PROPERTIES, VERSION_PROPERTIES
 from audit.scanning import Job
 from tests.nextcloud.events import CloudTown
@@ -86,6 +87,29 @@ def test_trap_events_come_in_any_order(tmp_path: Path, seed: int) -> None:
     assert town.told(files["again"]) == ["created"]
     assert town.fatal == []
     town.close()
+
+
+def covered(town: CloudTown) -> bool:
+    return measure(town.service.store.reader(), town.cloud.row, town.cloud.source_id, int(town.clock()), 30).is_whole
+
+
+def test_trap_encrypted_folders_are_shown_to_known_clients_alone(town: CloudTown) -> None:
+    """[R] A folder that end_to_end_encryption shows us not is a finding that says what to do, and never covered."""
+    cloud, fake = town.fake.cloud, town.fake
+    cloud.make_folder(town.alice, ("Secret",))
+    cloud.get(town.alice, ("Secret",)).is_encrypted = True
+    secret = cloud.put(town.alice, ("Secret", "4f2a"), b"ciphertext", START).file_id
+    fake.encryption = "1.13.2"
+    file = town.put("a.txt", b"one")
+    job = Job(town.service.store, town.service.recorder, clock=town.clock)
+    (problem,) = town.cloud.scan(job).problems
+    assert "supported-user-agents" in problem.detail
+    assert (town.told(file), town.told(secret)) == (["adopted"], [])
+    assert not covered(town)
+    fake.encryption_agents = {"nextcloud-audit"}
+    assert town.cloud.scan(job).problems == []
+    assert town.told(secret) == ["adopted"]
+    assert covered(town)
 
 
 def test_trap_versions_app_is_switched_off(town: CloudTown) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.builder import World, content_of
-from verifier.entry import Operation
+from verifier.entry import ContextField, Operation
 from verifier.outcome import format_json, worst
 from verifier.report import NOT_SHOWN, WITHHELD, exit_code, format_report, report_data, standing
 from verifier.verdict import Memory, Question, Report, Verdict
@@ -111,6 +111,21 @@ def test_report_escapes_what_the_server_wrote() -> None:
     report = world.verify(world.prove(7), b"no", file_id=7)
     assert all(line.isprintable() for line in words(world, report).splitlines())
     assert format_json(report_data(report, world.trust, "x")).isprintable()
+
+
+def test_report_says_what_the_server_remarked_on_this_version() -> None:
+    """Such as that it is ciphertext: escaped, called the server's word, and of no other version than the current one."""
+    world, remark = World(), {ContextField.REMARK: "ciphertext\u202e"}
+    world.record(7, Operation.CREATED, b"one", path="a.txt", context=remark)
+    world.publish()
+    report = world.verify(world.prove(7), b"one", path="a.txt")
+    assert "remark       ciphertext\\u202e (the server's word)" in words(world, report)
+    history = report_data(report, world.trust, "local.txt")["history"]
+    assert isinstance(history, dict)
+    assert history["remark"] == "ciphertext\u202e"
+    world.record(7, Operation.WRITTEN, b"two", path="a.txt")
+    world.publish()
+    assert "remark" not in words(world, world.verify(world.prove(7), b"two", path="a.txt"))
 
 
 def test_standing_follows_the_seals() -> None:
