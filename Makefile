@@ -13,16 +13,19 @@ PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 p
 	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-hosts test-nextcloud peers check format bench bench-quick wheel lock clean
+.PHONY: help demo test test-federation test-hosts test-nextcloud peers check format bench bench-quick wheel lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed  ## The whole promise on real files, then every attack on it
 	@$(BIN)/nextcloud-audit demo
 
 test: $(VENV)/.installed  ## All tests; PYTEST_ARGS="-k map" for some of them
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
+
+test-federation: $(VENV)/.installed  ## Thousands of schedules of a federation under attack, on all cores, in minutes
+	@$(BIN)/python -m pytest -m federation -q -n auto --dist worksteal tests/property/test_federation_long.py $(PYTEST_ARGS)
 
 peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12)
 	@$(BIN)/python -m tests.peers.install

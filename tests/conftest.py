@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,14 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared folder beside the repository, and there is no {folder}")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What happened in the schedules of `tests.property.test_federation`, summed over its tests and processes."""
+    counts: Counter[str] = Counter()
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, value in getattr(report, "user_properties", []):
+            if name == "federation":
+                counts.update(value)
+    if counts:
+        terminalreporter.write_line("federation: " + ", ".join(f"{counts[name]:,} {name}" for name in sorted(counts)))

@@ -16,17 +16,13 @@ from audit.witness import CONSISTENCY, FINDING, FORK
 from audit.witness_store import AUDITOR, WITNESS
 from tests.audit.log_setup import ORIGIN
 from tests.property import test_federation as federation
-from tests.property.test_federation import COUNTS, FILES, HONEST, LIES, Copy, Federation, Folder, HonestNode
+from tests.property.test_federation import COUNTS, FILES, HONEST, LIES, Copy, Federation, HonestNode, folder
 from verifier.note import parse_note
 from verifier.verdict import Verdict
 
+__all__ = ["folder"]  # a fixture
 ALL, NOBODY = 7, 0
 VERIFIED = Verdict.VERIFIED.value
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    federation.FOLDER = Folder(tmp_path_factory.mktemp("federation"))
 
 
 @pytest.fixture
