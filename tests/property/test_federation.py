@@ -13,7 +13,9 @@ What must hold, in every schedule:
     trees with a quorum of cosigners are one history
     what a log or a node has acknowledged is there after each crash
     a log calls nothing published or audited, and no client VERIFIES, what has not both quorums of distinct signers
-    an auditor signs for no log with a broken chain or a wrong map; a node put back to an older store signs nothing
+    a client that has seen a tree never gets VERIFIED for an older one
+    an auditor signs for no log with a broken chain or a wrong map, and for no leaves but those that it holds
+    a node put back to an older store signs nothing
 
 Random schedules seldom meet a given attack. `tests.property.test_federation_attacks` runs the same machine in a fixed
 order, one attack after the other. `tests.property.test_adversary` lies in the bytes of stores and proofs, with modelled
@@ -362,15 +364,16 @@ class Federation(RuleBasedStateMachine):
         self.at_log(each, write)
 
     @precondition(lambda self: len(self.copies) < MAX_COPIES)
-    @rule(data=st.data(), then=st.sampled_from(["", "same size", "bigger", "bigger"]))
+    @rule(data=st.data(), then=st.sampled_from(["", "same size", "other leaves", "bigger", "bigger"]))
     def copy_log(self, data: st.DataObject, then: str) -> None:
         """The adversary copies a store; from here on the key signs for both. Mostly it forks the log at once."""
         one = self.pick(data)
         two = self.copy_of(one)
         if then:
-            for each in (one, two) if then == "same size" else (one,):
+            crossed = then == "other leaves"  # no auditor is asked for the one, and for the other with the one's leaves
+            for each in (one,) if then == "bigger" else (one, two):
                 self.write(each, FILES[0], b"two")
-                self.publish_at(each, each, True)
+                self.publish_at(each, one if crossed else each, True, replay=0 if crossed and each is one else 7)
         if then == "bigger":
             self.fork_at(two)
 
@@ -459,6 +462,8 @@ class Federation(RuleBasedStateMachine):
             COUNTS["auditor ahead"] += 1
             return
         if answer is not None:
+            held = node.node.auditor.mirror(ORIGIN)
+            assert (held.size, held.root) == (target.size, target.root), "an auditor signed for leaves it does not hold"
             self.cosigned(each, target, node, AUDITOR, answer)
 
     def cosigned(self, each: Copy, target: Target, node: HonestNode, role: str, answer: bytes) -> None:
@@ -659,6 +664,8 @@ class Federation(RuleBasedStateMachine):
             for role, signers in self.signers.items():
                 assert len(signers.get(text, ())) >= QUORUM, f"VERIFIED with {signers.get(text)} of the {role}s"
         tree = self.trees[text]
+        if report.verdict is Verdict.VERIFIED:
+            assert all(tree.size >= held.size for held in client.held), "VERIFIED by an older tree than was seen before"
         if report.pins_checkpoint:
             client.checkpoint = report.proof.checkpoint
             client.held.append(tree)
