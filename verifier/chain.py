@@ -45,6 +45,7 @@ from hashlib import sha3_256
 from verifier import ed25519
 from verifier.encoding import tag, tagged, text, u64
 from verifier.entry import (
+    ALL_PARTS,
     MAX_ENTRIES,
     Closed,
     CloseReason,
@@ -148,7 +149,7 @@ def genesis(binding: Binding) -> bytes:
 
 def link(head: bytes, chain_id: bytes, seq: int, hashed: bytes) -> bytes:
     """The next chain head (SPEC 4.1)."""
-    return link_leaf(head, chain_id + seq.to_bytes(8, "big") + hashed)
+    return sha3_256(b"".join((_LINK_TAG, head, chain_id, seq.to_bytes(8, "big"), hashed))).digest()
 
 
 def link_leaf(head: bytes, fields: bytes) -> bytes:
@@ -229,7 +230,7 @@ class Chain:
         entry = step.entry
         if entry.seq != self.seq + 1:
             raise IllegalStep(entry.seq, f"got seq {entry.seq}, want {self.seq + 1}")
-        allowed, rule = _RULES[entry.operation.value]
+        allowed, rule = _RULES[entry.operation]
         if self.status not in allowed and not (self.status == "closed" and _ends_lost(entry)):
             raise IllegalStep(entry.seq, f"{entry.operation.word} cannot follow a chain that is {self.status}")
         if entry.seq == MAX_ENTRIES - 1 and entry.operation is not Operation.CLOSED:
@@ -241,7 +242,7 @@ class Chain:
         self.heads.append(self.head)
         self.carriers.append((self.version, self._carrier))
 
-    def check_openings(self, parts: Collection[Part] = tuple(Part)) -> None:
+    def check_openings(self, parts: Collection[Part] = ALL_PARTS) -> None:
         """Every opening of these parts that is missing is named by an `erased` entry (SPEC 4.3)."""
         for seq, part in self.withheld():
             if part in parts:
@@ -251,9 +252,9 @@ class Chain:
     def withheld(self) -> Iterator[tuple[int, Part]]:
         """The openings that are missing and not erased, step by step."""
         for step in self.steps:
-            if MISSING not in step[2:]:
+            if step.content is not MISSING and step.path is not MISSING and step.context is not MISSING:
                 continue
-            for part, value in zip(Part, step[2:], strict=True):
+            for part, value in zip(ALL_PARTS, step[2:], strict=True):
                 if value is MISSING and (step.entry.seq, part) not in self.erased:
                     yield step.entry.seq, part
 
@@ -460,7 +461,7 @@ class Chain:
         if step.content is None:
             raise _lacks(step, "content")
         self.content, self.version, self._carrier = step.content, step.entry.seq, step.entry.content
-        self.versions[step.entry.seq] = Version(step.entry.content, step.content)
+        self.versions[step.entry.seq] = make(Version, (step.entry.content, step.content))
 
     def _keep_content(self, step: Step) -> None:
         if step.content is None:
@@ -529,20 +530,22 @@ def _same(step: Step, what: str, got: object, want: object) -> None:
 
 _Rule = Callable[[Chain, Step], None]
 _NEW, _LIVE, _DELETED, _OPEN = {"new"}, {"live"}, {"deleted"}, {"live", "deleted"}
-_RULES: dict[int, tuple[set[str], _Rule]] = {  # by code: hashing an Enum member is slow
-    Operation.CREATED.value: (_NEW, Chain._begin),
-    Operation.ADOPTED.value: (_NEW, Chain._adopted),
-    Operation.COPIED.value: (_NEW, Chain._begin),
-    Operation.WRITTEN.value: (_LIVE, Chain._written),
-    Operation.MOVED.value: (_LIVE, Chain._moved),
-    Operation.TOUCHED.value: (_LIVE, Chain._touched),
-    Operation.RESTORED.value: (_DELETED, Chain._restored),
-    Operation.REVERTED.value: (_LIVE, Chain._reverted),
-    Operation.ALTERED.value: (_LIVE, Chain._altered),
-    Operation.DELETED.value: (_LIVE, Chain._deleted),
-    Operation.GAP.value: (_LIVE, Chain._gap),
-    Operation.EXPIRED.value: (_OPEN, Chain._expired),
-    Operation.ERASED.value: (_OPEN, Chain._erased),
-    Operation.SEALED.value: (_OPEN, Chain._sealed),
-    Operation.CLOSED.value: (_OPEN, Chain._closed),
+_RULE_OF: dict[Operation, tuple[set[str], _Rule]] = {
+    Operation.CREATED: (_NEW, Chain._begin),
+    Operation.WRITTEN: (_LIVE, Chain._written),
+    Operation.MOVED: (_LIVE, Chain._moved),
+    Operation.TOUCHED: (_LIVE, Chain._touched),
+    Operation.COPIED: (_NEW, Chain._begin),
+    Operation.DELETED: (_LIVE, Chain._deleted),
+    Operation.RESTORED: (_DELETED, Chain._restored),
+    Operation.REVERTED: (_LIVE, Chain._reverted),
+    Operation.EXPIRED: (_OPEN, Chain._expired),
+    Operation.ADOPTED: (_NEW, Chain._adopted),
+    Operation.GAP: (_LIVE, Chain._gap),
+    Operation.ALTERED: (_LIVE, Chain._altered),
+    Operation.SEALED: (_OPEN, Chain._sealed),
+    Operation.ERASED: (_OPEN, Chain._erased),
+    Operation.CLOSED: (_OPEN, Chain._closed),
 }
+_NOWHERE: tuple[set[str], _Rule] = set(), Chain._begin
+_RULES = (_NOWHERE, *[_RULE_OF[operation] for operation in Operation])  # by code: hashing an Enum member is slow

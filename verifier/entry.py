@@ -94,7 +94,8 @@ class Part(IntEnum):
         return self.name.lower()
 
 
-_PART_TAGS = (b"", *(tag(part.word) for part in Part))  # by number
+ALL_PARTS = tuple(Part)
+_PART_TAGS = (b"", *(tag(part.word) for part in ALL_PARTS))  # by number
 
 
 class ExpiryReason(IntEnum):

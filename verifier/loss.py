@@ -49,7 +49,7 @@ def loss_leaf(note: bytes) -> bytes:
 
 def format_loss(declared: Sequence[Declared]) -> bytes:
     """The one spelling of the file."""
-    return f'{{"format":"{FORMAT}","declared":{format_declared(declared)}}}\n'.encode()
+    return b'{"format":"%b","declared":%b}\n' % (FORMAT.encode("ascii"), format_declared(declared))
 
 
 def parse_loss(data: bytes) -> list[Declared]:

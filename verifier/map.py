@@ -162,7 +162,8 @@ def _verify_path(key: bytes, computed: bytes, siblings: Sequence[bytes], root: b
     """Folds the siblings, deepest first, and compares with the root."""
     path = _path(key, len(siblings))
     for sibling in siblings:
-        computed = node_hash(sibling, computed) if path & 1 else node_hash(computed, sibling)
+        pair = sibling + computed if path & 1 else computed + sibling
+        computed = sha3_256(NODE_TAG + pair).digest()
         path >>= 1
     if computed != root:
         raise RootMismatch("map", root, computed)

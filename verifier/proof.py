@@ -164,6 +164,8 @@ class Proof(NamedTuple):
     loss: Loss | None = None
 
 
+_FORMAT = FORMAT.encode("ascii")
+_NULL = b"null"
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:-1])
 
@@ -174,97 +176,98 @@ _MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "f
 def format_proof(proof: Proof) -> bytes:
     """The one spelling of a proof."""
     p = proof
-    text = (
-        f'{{"format":"{FORMAT}","log":{_text(p.log)},"source":{_text(p.source)},"file":"{p.file_id}",'
-        f'"generation":"{p.generation}","root":{_b64(p.root)},"chain":{_b64(p.chain_id)},"from":"{p.first_seq}",'
-        f'"entries":[{",".join(map(_line, p.entries))}],'
-        f'"map":{{"root":{_b64(p.map.root)},"seq":"{p.map.seq}","head":{_b64(p.map.head)},'
-        f'"index":"{p.map.leaf_index}","siblings":{_hashes(p.map.siblings)}}},'
-        f'"checkpoint":{format_note(p.checkpoint)},"commitment":{_hashes(p.commitment)},"last":{_hashes(p.last)},'
-        f'"current":{_included(p.current)},"first":{_bracket(p.first)},"before":{_bracket(p.before)},'
-        f'"pinned":{_since(p.pinned)},"sealed":{_since(p.sealed)},'
-        f'"earlier":[{",".join(map(_earlier, p.earlier))}],"replaced":[{",".join(map(_replaced, p.replaced))}]'
-        f"{_loss(p.loss)}}}\n"
+    return b"".join(
+        (
+            b'{"format":"%b","log":%b,"source":%b,' % (_FORMAT, _text(p.log), _text(p.source)),
+            b'"file":"%d","generation":"%d","root":%b,' % (p.file_id, p.generation, _b64(p.root)),
+            b'"chain":%b,"from":"%d","entries":[%b],'
+            % (_b64(p.chain_id), p.first_seq, b",".join(map(_line, p.entries))),
+            b'"map":{"root":%b,"seq":"%d","head":%b,' % (_b64(p.map.root), p.map.seq, _b64(p.map.head)),
+            b'"index":"%d","siblings":%b},' % (p.map.leaf_index, _hashes(p.map.siblings)),
+            b'"checkpoint":%b,"commitment":%b,' % (_note(p.checkpoint), _hashes(p.commitment)),
+            b'"last":%b,"current":%b,' % (_hashes(p.last), _included(p.current)),
+            b'"first":%b,"before":%b,' % (_bracket(p.first), _bracket(p.before)),
+            b'"pinned":%b,"sealed":%b,' % (_since(p.pinned), _since(p.sealed)),
+            b'"earlier":[%b],' % b",".join(map(_earlier, p.earlier)),
+            b'"replaced":[%b]%b}\n' % (b",".join(map(_replaced, p.replaced)), _loss(p.loss)),
+        )
     )
-    return text.encode("utf-8")
 
 
-def format_note(note: bytes) -> str:
-    """A signed note as a JSON string."""
+def _text(value: str) -> bytes:
+    return _encode_text(value).encode("utf-8")
+
+
+def _note(note: bytes) -> bytes:
     return _text(note.decode("utf-8"))
 
 
-def _text(value: str) -> str:
-    return _encode_text(value)
+def _b64(data: bytes) -> bytes:
+    return b'"%b"' % b2a_base64(data, newline=False)
 
 
-def _b64(data: bytes) -> str:
-    return f'"{b2a_base64(data, newline=False).decode("ascii")}"'
-
-
-def _hashes(hashes: list[bytes]) -> str:
+def _hashes(hashes: list[bytes]) -> bytes:
     return _b64(b"".join(hashes))
 
 
-def _line(line: Line) -> str:
+def _line(line: Line) -> bytes:
     entry, content, path, context = line
-    return f"[{_b64(entry)},{_opening(content)},{_opening(path)},{_opening(context)}]"
+    if content is None or path is None or context is None:
+        return b"[%b]" % b",".join([_NULL if part is None else _b64(part) for part in line])
+    encoded = b2a_base64(entry, newline=False), b2a_base64(content, newline=False)
+    return b'["%b","%b","%b","%b"]' % (*encoded, b2a_base64(path, newline=False), b2a_base64(context, newline=False))
 
 
-def _opening(data: bytes | None) -> str:
-    return "null" if data is None else _b64(data)
+def _included(value: Included | None) -> bytes:
+    return _NULL if value is None else b'{"index":"%d","hashes":%b}' % (value.leaf_index, _hashes(value.hashes))
 
 
-def _included(value: Included | None) -> str:
-    return "null" if value is None else f'{{"index":"{value.leaf_index}","hashes":{_hashes(value.hashes)}}}'
-
-
-def _bracket(value: Bracket | None) -> str:
+def _bracket(value: Bracket | None) -> bytes:
     if value is None:
-        return "null"
-    return f'{{"checkpoint":{format_note(value.checkpoint)},"hashes":{_hashes(value.hashes)}}}'
+        return _NULL
+    return b'{"checkpoint":%b,"hashes":%b}' % (_note(value.checkpoint), _hashes(value.hashes))
 
 
-def _since(value: Since | None) -> str:
-    return "null" if value is None else f'{{"size":"{value.size}","hashes":{_hashes(value.hashes)}}}'
+def _since(value: Since | None) -> bytes:
+    return _NULL if value is None else b'{"size":"%d","hashes":%b}' % (value.size, _hashes(value.hashes))
 
 
-def _earlier(value: Earlier) -> str:
-    return (
-        f'{{"chain":{_b64(value.chain_id)},"before":{_b64(value.before)},"step":{_line(value.step)},'
-        f'"index":"{value.leaf_index}","siblings":{_hashes(value.siblings)}}}'
+def _earlier(value: Earlier) -> bytes:
+    named = _b64(value.chain_id), _b64(value.before), _line(value.step)
+    in_map = value.leaf_index, _hashes(value.siblings)
+    return b'{"chain":%b,"before":%b,"step":%b,"index":"%d","siblings":%b}' % (*named, *in_map)
+
+
+def _replaced(value: Replaced) -> bytes:
+    named = value.file_id, value.generation, _b64(value.before), b",".join(map(_line, value.steps))
+    in_map = value.leaf_index, _hashes(value.siblings), _absence(value.next)
+    return b'{"file":"%d","generation":"%d","before":%b,"steps":[%b],"index":"%d","siblings":%b,"next":%b}' % (
+        *named,
+        *in_map,
     )
 
 
-def _replaced(value: Replaced) -> str:
-    return (
-        f'{{"file":"{value.file_id}","generation":"{value.generation}","before":{_b64(value.before)},'
-        f'"steps":[{",".join(map(_line, value.steps))}],"index":"{value.leaf_index}",'
-        f'"siblings":{_hashes(value.siblings)},"next":{_absence(value.next)}}}'
-    )
-
-
-def _loss(value: Loss | None) -> str:
+def _loss(value: Loss | None) -> bytes:
     """The last member, which only proofs of a log with a declared loss have."""
     if value is None:
-        return ""
-    return f',"loss":{{"declared":{format_declared(value.declared)},"hashes":{_hashes(value.hashes)}}}'
+        return b""
+    return b',"loss":{"declared":%b,"hashes":%b}' % (format_declared(value.declared), _hashes(value.hashes))
 
 
-def format_declared(declared: Sequence[Declared]) -> str:
+def format_declared(declared: Sequence[Declared]) -> bytes:
     """Declarations as a JSON list."""
     listed = [
-        f'{{"note":{format_note(one.note)},"key":{_b64(one.key)},"signature":{_b64(one.signature)}}}'
+        b'{"note":%b,"key":%b,"signature":%b}' % (_note(one.note), _b64(one.key), _b64(one.signature))
         for one in declared
     ]
-    return f"[{','.join(listed)}]"
+    return b"[%b]" % b",".join(listed)
 
 
-def _absence(value: Absence | None) -> str:
+def _absence(value: Absence | None) -> bytes:
     if value is None:
-        return "null"
-    other = "null" if value.other is None else _b64(value.other)
-    return f'{{"other":{other},"siblings":{_hashes(value.siblings)}}}'
+        return _NULL
+    other = _NULL if value.other is None else _b64(value.other)
+    return b'{"other":%b,"siblings":%b}' % (other, _hashes(value.siblings))
 
 
 # -- reading ------------------------------------------------------------------------------------------------

@@ -49,7 +49,11 @@ else:
                 fields = tuple(space.get("__annotations__", ()))
                 if bases != (NamedTuple,) or not 1 <= len(fields) <= MAX_FIELDS:
                     raise TypeError(f"{name}: want NamedTuple as the one base, and 1 to {MAX_FIELDS} fields")
-                space["_field_defaults"] = {field: space[field] for field in fields if field in space}
+                defaults = {field: space[field] for field in fields if field in space}
+                if tuple(defaults) != fields[len(fields) - len(defaults) :]:
+                    raise TypeError(f"{name}: want no field without a default after one that has one")
+                space["_field_defaults"] = defaults
+                space["_last"] = tuple(defaults.values())
                 space["_fields"] = space["__match_args__"] = fields
                 space["_size"] = len(fields)
                 space.update(zip(fields, _GETTERS, strict=False))
@@ -58,8 +62,11 @@ else:
 
     class NamedTuple(tuple, metaclass=_Definition):
         def __new__(cls, *values, **named):
-            if named or len(values) != cls._size:
+            left_out = cls._size - len(values)
+            if named or left_out > len(cls._last) or left_out < 0:
                 values = cls._complete(values, named)
+            elif left_out:
+                values += cls._last[-left_out:]
             return _new(cls, values)
 
         @classmethod

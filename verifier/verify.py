@@ -29,7 +29,7 @@ from collections.abc import Callable
 from verifier import keys as owner_keys
 from verifier.chain import MISSING, Binding, Chain, genesis, link, open_step
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
-from verifier.entry import Content, Operation, Part, entry_hash
+from verifier.entry import ALL_PARTS, Content, Operation, Part, entry_hash
 from verifier.errors import Changed, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_presence
@@ -84,8 +84,8 @@ def report_of(run: Run) -> Report:
         run.as_of,
         run.older_version,
         run.evidence,
-        pins_checkpoint=now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK,
-        pins_chain=whole and verdict is Verdict.VERIFIED,
+        now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK,  # pins_checkpoint
+        whole and verdict is Verdict.VERIFIED,  # pins_chain
     )
 
 
@@ -263,7 +263,7 @@ def check_lost(run: Run) -> None:
 
 def check_openings(run: Run) -> None:
     """Step 10. [R] What is not shown is logged as erased; content always, the rest where the file is asked by path."""
-    run.history.check_openings((Part.CONTENT,) if run.asks_content_alone else tuple(Part))
+    run.history.check_openings((Part.CONTENT,) if run.asks_content_alone else ALL_PARTS)
 
 
 def check_memory(run: Run) -> None:
