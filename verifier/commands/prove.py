@@ -22,8 +22,7 @@ DESCRIPTION = "Fetch the proof of REMOTE: its path in the source, or its file id
 EXAMPLES = """examples:
   nextcloud-audit prove Board/minutes.txt --server https://audit.example.org --seed seed.txt -o minutes.txt.proof
   nextcloud-audit prove Shared/plan.odt --server https://audit.example.org --login login.json -o plan.odt.proof
-  nextcloud-audit prove plan.odt --server https://audit.example.org --link https://cloud.example.org/s/Ld3Xq9TzPbAfKcM \
-    -o plan.odt.proof
+  nextcloud-audit prove plan.odt --server https://audit.example.org --link https://cloud.example.org/s/Ld3Xq9 -o p.proof
   nextcloud-audit verify minutes.txt --seed seed.txt --as Board/minutes.txt
 
 With --link, REMOTE is a path below the folder that the link shows; where it shows one file, that file's name."""
