@@ -114,7 +114,7 @@ def test_report_escapes_what_the_server_wrote() -> None:
 
 
 def test_report_says_what_the_server_remarked_on_this_version() -> None:
-    """Such as that it is ciphertext: escaped, the server's word, and of no other version than the current one."""
+    """Such as that it is ciphertext: escaped, called the server's word, and of the current version alone."""
     world, remark = World(), {ContextField.REMARK: "ciphertext\u202e"}
     world.record(7, Operation.CREATED, b"one", path="a.txt", context=remark)
     world.publish()
