@@ -14,6 +14,9 @@ followed, proxies and the environment not used, cookies not kept (one user's wou
 compression not asked for. Answers are bounded in size and in time. Nothing is ever written to the server; a secret
 stands in the headers of a request and nowhere else. What is end-to-end encrypted is read as it lies there.
 
+A user's own cookies are sent to read what else ends in 500, and for nothing else: with encryption at rest under users'
+own keys Nextcloud 32 opens these in a login session alone, which the answer with the 500 begins.
+
 | answer | becomes |
 |---|---|
 | 404 | None, or an empty list; TryLater for `read` |
@@ -31,6 +34,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -68,6 +72,8 @@ MAX_HOST = 4_096  # bytes of a path, or of a database's address
 AA_VERSION = "4.0.0"
 READS_CIPHERTEXT = {"X-E2EE-Supported": "true"}  # else end_to_end_encryption (31 on) shows us no encrypted folder: 403
 _T = TypeVar("_T")
+MAX_COOKIES = 16
+_COOKIE = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128})=(?P<value>[!#-+\--:<-\[\]-~]{0,1024})(;|$)")
 _CAPABILITIES = "/ocs/v2.php/cloud/capabilities?format=json"
 _BUSY = {423: "locked", 429: "too many requests", 502: "bad gateway", 503: "unavailable", 504: "gateway timeout"}
 
@@ -78,6 +84,14 @@ class NotAccepted(PeerFailed):
 
 class NotAllowed(PeerFailed):
     """Known there, and not entitled to this."""
+
+
+class Failed(Broken):
+    """The server failed (500). `cookies`: of the login session that its answer began."""
+
+    def __init__(self, message: str, cookies: dict[str, str]) -> None:
+        super().__init__(message)
+        self.cookies = cookies
 
 
 class Secret:
@@ -408,12 +422,18 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
     if 300 <= status < 400:
         raise PeerFailed(f"nextcloud: {what}: {status}, redirects are not followed: configure the address it leads to")
     if not 200 <= status < 300:
-        raise (Broken if status == httpx.codes.INTERNAL_SERVER_ERROR else PeerFailed)(
-            f"nextcloud: {what}: status {status}"
-        )
+        if status == httpx.codes.INTERNAL_SERVER_ERROR:
+            raise Failed(f"nextcloud: {what}: status {status}", _cookies(response))
+        raise PeerFailed(f"nextcloud: {what}: status {status}")
     if response.headers.get("content-encoding", "identity") != "identity":
         raise PeerFailed(f"nextcloud: {what}: the answer is compressed, which nobody asked for")
     return response
+
+
+def _cookies(response: httpx.Response) -> dict[str, str]:
+    """Names and values, at most MAX_COOKIES of them; what has no plain form is left out."""
+    found = map(_COOKIE.match, response.headers.get_list("set-cookie")[:MAX_COOKIES])
+    return {one["name"]: one["value"] for one in found if one and one["value"] != "deleted"}
 
 
 def _time_for(response: httpx.Response | None) -> float:
@@ -464,6 +484,7 @@ class DavSession:
 
     def __init__(self, server: Server, user: str, headers: dict[str, str]) -> None:
         self.user, self._server, self._headers = user, server, headers
+        self._session: dict[str, str] = {}
         self._dav = (*server.names, "remote.php", "dav")
         self._files = (*self._dav, "files", user)
         self._trash = (*self._dav, "trashbin", user, "trash")
@@ -511,7 +532,7 @@ class DavSession:
         return None
 
     async def read(self, path: str, etag: str) -> Reading:
-        reading = await self._server.read(self._at(path), self._headers, etag)
+        reading = await self._content(self._at(path), etag)
         if reading is None:
             raise TryLater(f"{path!r}: gone since it was listed")
         return reading
@@ -522,7 +543,20 @@ class DavSession:
         return _said(lambda: dav.parse_versions(found, base))
 
     async def read_version(self, file_id: int, version_id: str) -> Reading | None:
-        return await self._server.read((*self._versions(file_id), version_id), self._headers)
+        return await self._content((*self._versions(file_id), version_id))
+
+    async def _content(self, names: tuple[str, ...], etag: str | None = None) -> Reading | None:
+        """Bytes, in a login session where they are given in no other way: one of this user's, for reading alone."""
+        for last in (False, False, True):
+            cookie = {"Cookie": "; ".join(f"{name}={self._session[name]}" for name in self._session)}
+            try:
+                return await self._server.read(names, self._headers | (cookie if self._session else {}), etag)
+            except Failed as failed:
+                begun = self._session | failed.cookies
+                if last or begun == self._session:
+                    raise
+                self._session = begun
+        raise AssertionError
 
     async def list_trash(self) -> list[Trashed]:
         try:

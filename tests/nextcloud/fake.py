@@ -50,6 +50,7 @@ class FakeNextcloud:
         self.requests = self.running = self.most_running = 0
         self.delay_s = 0.0
         self.sent_auth: list[object] = []
+        self.wants_session = False  # users' keys are opened in a session alone: other reads end in 500, and begin one
         self.encryption = ""  # the version of end_to_end_encryption: 1.13.2, 1.18.4
         self.encryption_agents: set[str] = set()  # whom else it shows encrypted folders, as the administrator has said
         self.webhooks: dict[int, dict[str, object]] | None = {}  # None: the app is disabled
@@ -68,11 +69,19 @@ class FakeNextcloud:
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(self.delay_s)
-            return self.lie(request) or await self._route(request)
+            return self.lie(request) or self._begin_session(request) or await self._route(request)
         except Answer as answer:
             return Response(ERROR, answer.status, media_type="application/xml; charset=utf-8")
         finally:
             self.running -= 1
+
+    def _begin_session(self, request: Request) -> Response | None:
+        if not self.wants_session or request.method != "GET" or "/remote.php/dav/" not in request.url.path:
+            return None
+        uid = self._user(request).uid
+        if request.cookies.get("session") == uid:
+            return None
+        return Response(ERROR, 500, {"Set-Cookie": f"session={uid}; path=/; HttpOnly"})
 
     async def _route(self, request: Request) -> Response:
         path = request.scope["raw_path"].decode("ascii").split("?")[0]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import traceback
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha3_256
@@ -35,7 +36,7 @@ from audit.nextcloud.client import (
     read_config,
 )
 from audit.nextcloud.dav import NODE_PROPERTIES
-from audit.nextcloud.values import Session
+from audit.nextcloud.values import Broken, Reading, Session
 from tests.nextcloud.fake import APP, APP_SECRET, FakeNextcloud
 from verifier.errors import Malformed, Usage
 
@@ -178,6 +179,48 @@ def test_no_cookie_goes_from_one_user_to_another(fake: FakeNextcloud) -> None:
     run(fake, read_a)
     assert asyncio.run(twice(fake)) == 200
     assert set(seen) == {None}
+
+
+def test_what_is_read_in_a_session_alone_is_read_in_the_users_own(fake: FakeNextcloud) -> None:
+    """[R] A 500 begins a session, in which its user's reads go on; nobody else's do, nor anything but reads."""
+    fake.cloud.add_user("bob", PASSWORD)
+    fake.cloud.put(fake.cloud.users["bob"], ("b.txt",), b"bob's", T0)
+    fake.wants_session = True
+    seen: set[tuple[str, str | None]] = set()
+
+    def note(request: Request) -> None:
+        user = b64decode(request.headers["authorization"].split(" ")[1]).decode().split(":")[0]
+        seen.add((f"{request.method} {user}", request.headers.get("cookie")))
+
+    fake.lie = note
+    both = ALICE._replace(accounts=(*ALICE.accounts, Account("bob", Secret(PASSWORD))))
+
+    async def use() -> list[Reading]:
+        found = []
+        async with open_sessions(both, httpx.ASGITransport(fake.app)) as sessions:
+            for session, path in zip(sessions, ("letters/a.txt", "b.txt"), strict=True):
+                node = await session.stat(path)
+                assert node is not None
+                found += [await session.read(path, node.etag), await session.read(path, node.etag)]
+        return found
+
+    assert [reading.size for reading in asyncio.run(use())] == [4, 4, 5, 5]
+    reads = {(f"GET {user}", cookie) for user in ("alice", "bob") for cookie in (None, f"session={user}")}
+    assert seen == reads | {(f"PROPFIND {user}", None) for user in ("alice", "bob")}
+
+
+def test_a_fault_that_stays_is_one(fake: FakeNextcloud) -> None:
+    """A server that fails in a session too is asked three times at most, whatever cookies it sends."""
+    asked = []
+
+    def fail(request: Request) -> Response:
+        asked.append(request.headers.get("cookie"))
+        return Response("", 500, {"Set-Cookie": f"n{len(asked)}=v; path=/"})
+
+    etag, fake.lie = fake_etag(fake), fail
+    with pytest.raises(Broken, match="500"):
+        run(fake, lambda session: session.read("letters/a.txt", etag))
+    assert asked == [None, "n1=v", "n1=v; n2=v"]
 
 
 async def twice(fake: FakeNextcloud) -> int:
