@@ -168,7 +168,7 @@ class Auditor:
         self, refusal: OutOfStep | Inconsistent, mirror: Mirror, target: Target, known_note: bytes, url: str, now: int
     ) -> None:
         """Writes what convinces a third person, where there is such a thing. The refusal stands in any case."""
-        from audit.evidence import Files, of_finding, of_notes
+        from audit.evidence import Files, of_finding, of_notes, of_succession
 
         origin = target.checkpoint.origin
         tiles, log = TileReader(self._fetch, url, target.checkpoint.size), self._store.log(origin)
@@ -176,7 +176,8 @@ class Auditor:
             if isinstance(refusal, Finding):
                 value = await of_finding(refusal, mirror, target, tiles, self._folder, now)
             elif isinstance(refusal, BadSuccession):
-                value, log = refusal.evidence(now), self._store.log(refusal.old)
+                held, log = self.mirror(refusal.old or origin), self._store.log(refusal.old)
+                value = await of_succession(refusal, held, target, tiles, now)
             else:
                 value = await of_notes(known_note, target.note, tiles, now)
             if value is not None and log is not None:

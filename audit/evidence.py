@@ -14,6 +14,8 @@ Where it comes from:
     a proof that a log gave a witness         other-prefix, if it leads to the new root and from another old one
     two notes with a witness's times          rolled-back
     a Finding of the auditor                  broken-replay: leaves from the map commitment before it
+    two declared losses after one origin      two-successors
+    our mirror of the origin before a loss    changed-leaf: the other leaf by the tiles of the new origin
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from audit.mirror import Finding, Mirror, Target
+from audit.succession import BadSuccession
 from audit.tile_reader import TileReader
 from audit.witness import FORK, parse_request
 from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
@@ -36,17 +39,27 @@ from verifier.evidence import (
     MAX_LEAVES,
     Proven,
     format_evidence,
+    leaf_evidence,
     note_evidence,
     parse_evidence,
     prefix_evidence,
     replay_evidence,
+    successor_evidence,
     verify_evidence,
 )
 from verifier.files import write_secret_new
 from verifier.leaf import ENTRY, ENTRY_SIZE, HASH_LEAF_SIZE, MAP, MapLeaf, decode_leaf
 from verifier.leaf import EntryLeaf as Entry
+from verifier.loss import shift_after
 from verifier.map import Place
-from verifier.merkle import consistency_ranges, extend_peaks, fold_right, leaf_hash, roots_from_consistency
+from verifier.merkle import (
+    consistency_ranges,
+    extend_peaks,
+    fold_right,
+    inclusion_ranges,
+    leaf_hash,
+    roots_from_consistency,
+)
 from verifier.note import VerifierKey, format_note, parse_note
 from verifier.replay import Known
 from verifier.tile import TILE_WIDTH
@@ -202,6 +215,34 @@ async def of_finding(
         return None
     peaks = await asyncio.to_thread(stretch.peaks, start)
     return replay_evidence(now, target.note, start, peaks, leaves, hashes, chains)
+
+
+# Declared losses
+
+
+async def of_succession(
+    refusal: BadSuccession, old: Mirror, target: Target, tiles: TileReader, now: int
+) -> Value | None:
+    """Two declarations; or one, and a leaf that was changed, as it stands in each of two trees.
+
+    None where the log has signed nothing against itself, or no note covers just what our mirror of the old one holds.
+    """
+    if refusal.changed is None:
+        return successor_evidence(now, *refusal.declared) if refusal.declared else None
+    known, (index, leaf) = old.target(), refusal.changed
+    if known is None or known.size != old.size:
+        return None
+    ((first,),) = old.held(0, 1)
+    ((was,),) = old.held(index, index + 1)
+    paths = [await asyncio.to_thread(range_inclusion, old, number) for number in (0, index)]
+    paths.append(await tiles.inclusion(index + shift_after(first)))
+    notes = [known.note, target.note]
+    return leaf_evidence(now, refusal.declared[0], notes, index, [first, was, leaf], paths)
+
+
+def range_inclusion(mirror: Mirror, index: int) -> list[bytes]:
+    """The inclusion proof of a leaf in the tree over all that is held."""
+    return [range_hash(mirror, *span) for span in inclusion_ranges(index, mirror.size)]
 
 
 class Stretch:

@@ -53,6 +53,7 @@ from verifier.keys import check_origin
 from verifier.leaf import ENTRY, LOG_KEY, MAP, MapLeaf, encode_leaf
 from verifier.loss import format_loss, loss_leaf, loss_message, parse_loss
 from verifier.map import map_value
+from verifier.merkle import extend_peaks, fold_right, leaf_hash
 from verifier.note import (
     MAX_NOTE_SIZE,
     SIGNATURE,
@@ -250,9 +251,13 @@ def declare(log: Directory, lost: Lost, origin: str, now: int, random: Random, s
     os.mkdir(build, 0o700)
     signer = SignerKey(origin, SIGNATURE, random(32))
     key = signer.verifier_key.public_key
-    declared = [Declared(lost.note, key, old.sign(loss_message(origin, key, lost.note))), *earlier]
+    with log.store.snapshot() as conn:
+        ours = read_newest_signed(conn)
+    kept = ours.size if ours else 0
+    word = old.sign(loss_message(origin, key, kept, lost.note))
+    declared = [Declared(lost.note, key, kept, word), *earlier]
     try:
-        kept, size = _copy(log, os.path.join(build, FILE_NAME), declared, signer, now, lost.seen, say)
+        size = _copy(log, os.path.join(build, FILE_NAME), declared, signer, now, lost.seen, say)
     except sqlite3.Error as error:
         raise TryLater(f"declare-loss: {error}: nothing was declared") from None
     _write_policies(log, build, signer.verifier_key)
@@ -313,11 +318,11 @@ def _write_policies(log: Directory, build: str, key: VerifierKey) -> None:
 
 def _copy(
     log: Directory, path: str, declared: list[Declared], signer: SignerKey, now: int, lost_size: int, say: Say
-) -> tuple[int, int]:
-    """The new log.db: all that the old one knows, and its leaves again behind leaf 0."""
+) -> int:
+    """The new log.db: all that the old one knows, and its leaves again behind leaf 0. Returns the new size."""
     with log.store.snapshot() as conn:
         ours = read_newest_signed(conn)
-    size = ours.size if ours else 0
+    size = declared[0].kept
     if size and Tree().root(log.store.reader(), size) != (ours.root if ours else b""):
         raise Fatal(f"tree on disk is not the one that was signed at size {size}: run `fsck`")
     log.store.checkpoint_wal()
@@ -350,14 +355,18 @@ def _copy(
         conn.execute("INSERT INTO meta (key, value) VALUES ('loss', ?)", (format_loss(declared),))
         conn.execute("COMMIT")
     open_store(os.path.dirname(path)).close()  # what does not open is not swapped in
-    return size, total
+    return total
 
 
 def _leaves_of(log: Directory, size: int, start: int = 0) -> Iterator[bytes]:
-    """The leaves start..size-1 of the old tree."""
+    """The leaves start..size-1 of the old tree. [R] One that changed on disk would convict this log (SPEC 9.1)."""
+    reader, peaks = log.store.reader(), list[bytes]()
     for number in range(-(-size // TILE_WIDTH)):
-        leaves = read_bundle(log.store.reader(), number, tile_width(ENTRIES, number, size))
+        leaves = read_bundle(reader, number, tile_width(ENTRIES, number, size))
+        peaks = extend_peaks(peaks, number * TILE_WIDTH, [leaf_hash(leaf) for leaf in leaves])
         yield from leaves[start:] if number == 0 else leaves
+    if fold_right(peaks) != Tree().root(reader, size):
+        raise Fatal("leaves on disk are not those that were signed: run `fsck`")
 
 
 def relog(conn: sqlite3.Connection, first: bytes, leaves: Iterable[bytes], say: Say) -> tuple[int, bytes]:

@@ -2,27 +2,29 @@
 
     leaf 0         04 || hash: the note comes from URL/loss, with the old key's word for the new origin
     the note       signed by a key that this node was told of; not older than what it cosigned itself
+    kept           the declaration names no leaf as lost that our mirror of the old origin holds
     one successor  of each origin, in witness.db, with its declaration: nothing is cosigned for the old origin any more,
                    nor for another one, and two declarations make evidence
     leaf i         what our mirror of the old origin holds as leaf i-1, map commitments apart; none is missing
 
-What breaks this is refused each time it is asked about, and kept as a finding. Of an origin that was never watched here
+What breaks this is refused each time it is asked about, and kept as a finding. A leaf that is another one than the held
+one becomes a file (`audit.evidence`): the log said that it has kept it. Of an origin that was never watched here
 nothing can be compared, and nothing is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from audit.errors import PeerFailed
 from audit.witness import FINDING, Inconsistent
 from audit.witness_store import AUDITOR, WITNESS, Store
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.errors import Error, Malformed
-from verifier.evidence import FORK, successor_evidence
+from verifier.evidence import FORK
 from verifier.leaf import LOSS, MAP
-from verifier.loss import MAX_LOSS_SIZE, loss_leaf, open_declared, parse_loss
+from verifier.loss import MAX_LOSS_SIZE, loss_leaf, open_declared, parse_loss, shift_after
 from verifier.note import parse_note
 from verifier.proof import Declared
 from verifier.replay import CHAIN_BROKEN
@@ -33,17 +35,29 @@ if TYPE_CHECKING:
     from audit.tile_reader import Fetch
 
 
+class OtherLeaf(NamedTuple):
+    """Leaf `leaf_index` of the old origin, and the leaf that stands in its place."""
+
+    leaf_index: int
+    leaf: bytes
+
+
 class BadSuccession(Inconsistent):
-    """A log that says it goes on from another one, and does not as SPEC 6.5 has it."""
+    """A log that says it goes on from another one, and does not as SPEC 6.5 has it.
 
-    def __init__(self, message: str, old: str = "", declared: Sequence[tuple[str, Declared]] = ()) -> None:
+    `declared` has what the log signed, where that convicts it: two declarations; or one, and the leaf that was changed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        old: str = "",
+        declared: Sequence[tuple[str, Declared]] = (),
+        changed: OtherLeaf | None = None,
+    ) -> None:
         super().__init__(FINDING, f"declared loss: {message}")
-        self.fault = FORK if declared else CHAIN_BROKEN
-        self.old, self._declared = old, declared
-
-    def evidence(self, now: int) -> dict[str, object] | None:
-        """What convinces a third person of two declarations; nothing else does by itself."""
-        return successor_evidence(now, *self._declared) if self._declared else None
+        self.fault = FORK if len(declared) == 2 else CHAIN_BROKEN
+        self.old, self.declared, self.changed = old, declared, changed
 
 
 class Succession:
@@ -57,8 +71,10 @@ class Succession:
         if start == 0 and leaves[0][0] == LOSS:
             await self._begin(origin, leaves[0], url)
         old = self._store.predecessor(origin)
-        if old is not None:
-            compare(self._mirror(old), start, leaves)
+        changed = None if old is None else find_changed(self._mirror(old), start, leaves)
+        if old is not None and changed is not None:
+            message = f"leaf {changed.leaf_index} of {old}, which is held here, is another one under {origin}"
+            raise BadSuccession(message, old, [(origin, self._declared(old))], changed)
 
     def check_whole(self, origin: str, size: int) -> None:
         """None of the old origin's leaves that are held here is missing in a tree of `size`."""
@@ -67,10 +83,7 @@ class Succession:
             return
         held = self._mirror(old)
         if size < held.size + _shift(held):
-            raise BadSuccession(
-                f"size {size} drops leaves that were not lost: {held.size} leaves of {old} are held here; they can be "
-                "had again with `recover --from` this node"
-            )
+            raise _dropped(f"size {size}", held.size, old)
 
     async def _begin(self, origin: str, leaf: bytes, url: str) -> None:
         data = await self._fetch(f"{url.rstrip('/')}/loss", MAX_LOSS_SIZE)
@@ -89,11 +102,16 @@ class Succession:
             head = self._store.head(signer, old)
             if head is not None and (head.size > tree.size or head.size == tree.size and head.root != tree.root):
                 raise BadSuccession(f"its note of {old} has size {tree.size}, and size {head.size} was cosigned here")
+        if newest.kept < self._mirror(old).size:  # [R] else any leaf could be changed by saying that it was lost
+            raise _dropped(f"the declaration, which keeps {newest.kept},", self._mirror(old).size, old)
         successor = self._store.succeed(old, origin, data.decode("utf-8"))
         if successor != origin:
-            first = parse_loss(self._store.declaration(old).encode("utf-8"))[0]
             message = f"{old} goes on as {successor} already: two logs cannot go on from one note"
-            raise BadSuccession(message, old, [(successor, first), (origin, newest)])
+            raise BadSuccession(message, old, [(successor, self._declared(old)), (origin, newest)])
+
+    def _declared(self, old: str) -> Declared:
+        """The first declaration for a successor of this origin that was seen and found good here."""
+        return parse_loss(self._store.declaration(old).encode("utf-8"))[0]
 
     def _open(self, newest: Declared, origin: str, old: str) -> tuple[object, Checkpoint]:
         log, known = self._store.log(origin), self._store.log(old)
@@ -106,8 +124,18 @@ class Succession:
             raise BadSuccession(str(error)) from None
 
 
-def compare(old: Mirror, start: int, leaves: Sequence[bytes]) -> None:
-    """Leaves from `start` on are the old ones, in their order, as far as these are held; commitments are made anew."""
+def _dropped(what: str, held: int, old: str) -> BadSuccession:
+    return BadSuccession(
+        f"{what} drops leaves that were not lost: {held} leaves of {old} are held here; they can be had again with "
+        "`recover --from` this node"
+    )
+
+
+def find_changed(old: Mirror, start: int, leaves: Sequence[bytes]) -> OtherLeaf | None:
+    """Leaves from `start` on are the old ones, in their order, as far as these are held; commitments are made anew.
+
+    The first one that is not.
+    """
     shift = _shift(old)
     bundle: list[bytes] = []
     for index, leaf in enumerate(leaves, start):
@@ -117,9 +145,10 @@ def compare(old: Mirror, start: int, leaves: Sequence[bytes]) -> None:
         if not bundle or place == 0:
             bundle = old.leaves(number)
         if bundle[place] != leaf and not (bundle[place][0] == MAP and leaf[0] == MAP):
-            raise BadSuccession(f"leaf {index} is not leaf {index - shift} of the old origin, which is held here")
+            return OtherLeaf(index - shift, leaf)
+    return None
 
 
 def _shift(old: Mirror) -> int:
-    """How much further a leaf is in the new tree: by leaf 0, unless the old origin had one of its own."""
-    return 0 if old.size and old.leaves(0)[0][0] == LOSS else 1
+    """How much further a leaf is in the new tree; 1 where nothing is held."""
+    return shift_after(old.leaves(0)[0] if old.size else b"")

@@ -10,12 +10,20 @@ Nothing that it returns is verified: whoever asks compares it with a root that t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from audit.errors import PeerFailed
 from verifier.encoding import HASH_SIZE
 from verifier.leaf import ENTRY_SIZE
-from verifier.merkle import compact_range, complete_subtrees, consistency_ranges, extend_peaks, fold_right
+from verifier.merkle import (
+    Range,
+    compact_range,
+    complete_subtrees,
+    consistency_ranges,
+    extend_peaks,
+    fold_right,
+    inclusion_ranges,
+)
 from verifier.tile import (
     ENTRIES,
     TILE_HEIGHT,
@@ -54,8 +62,15 @@ class TileReader:
 
     async def consistency(self, size: int) -> list[bytes]:
         """The consistency proof from a smaller size to the tree's."""
+        return await self._hashes(consistency_ranges(size, self._size))
+
+    async def inclusion(self, index: int) -> list[bytes]:
+        """The inclusion proof of the leaf at this index."""
+        return await self._hashes(inclusion_ranges(index, self._size))
+
+    async def _hashes(self, ranges: Sequence[Range]) -> list[bytes]:
         proof = []
-        for begin, end in consistency_ranges(size, self._size):
+        for begin, end in ranges:
             nodes = [await self._node(level, index) for level, index in complete_subtrees(begin, end)]
             proof.append(fold_right(nodes))
         return proof

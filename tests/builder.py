@@ -259,7 +259,7 @@ class World:
         note = self.notes[max(self.notes)]
         old, self.log = self.log, SignerKey(name, SIGNATURE, secret(f"log {name}"))
         key = self.log.verifier_key.public_key
-        self.declared.insert(0, Declared(note, key, old.sign(loss_message(name, key, note))))
+        self.declared.insert(0, Declared(note, key, kept, old.sign(loss_message(name, key, kept, note))))
         self.old_logs.append(old)
         self.policy_text, self.auditors_text = [
             text.replace(b"witness", f"log {format_vkey(self.log.verifier_key)}\nwitness".encode(), 1)

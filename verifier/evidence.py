@@ -10,13 +10,16 @@ SPEC 9.1. Whoever has the log's public key, and for a rollback the cosigner's, n
     rolled-back     notes                             one cosigner signed the smaller tree at the later time
     two-histories   proofs                            two whole proofs of one chain that differ at a step they share
     two-successors  declared                          the log declared a loss twice, for two origins (SPEC 6.5)
+    changed-leaf    declared, notes, index,           a leaf that a declared loss is said to have left is another one
+                    leaves, paths                     under the new origin: both with their inclusion
     broken-replay   note, size, peaks, leaves,        leaves under a signed root break a rule of SPEC 6: the first
                     hashes, chains                    `size` leaves as subtrees, then leaf by leaf (`verifier.replay`)
 
 `seen` is when the writer's clock says it was put together; it proves nothing. The bytes are canonical JSON (SPEC 7.1).
 
-An honest log can never be convicted: all that is compared is under its own signature, or leads to it by hashes. Not
-checked here: whose key this is, and which of two forked histories is the true one.
+An honest log can never be convicted: all that is compared is under its own signature, or that of a key which it has
+handed on to, or leads there by hashes. Not checked here: whose key this is, and which of two forked histories is the
+true one.
 """
 
 from __future__ import annotations
@@ -37,13 +40,13 @@ from verifier.encoding import (
 )
 from verifier.entry import MAX_ENTRIES, SIGNATURE_SIZE, entry_hash
 from verifier.errors import Malformed, NotProven, RootMismatch
-from verifier.leaf import ENTRY, ENTRY_SIZE, MapLeaf, encode_leaf
+from verifier.leaf import ENTRY, ENTRY_SIZE, MAP, MapLeaf, encode_leaf
 from verifier.map import EMPTY, MAX_SIBLINGS, Place, map_value, verify_place, verify_presence
 from verifier.merkle import MAX_PROOF_HASHES, append_leaf, fold_right, leaf_hash, verify_consistency, verify_inclusion
-from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, parse_note, verify_cosignatures
+from verifier.note import MAX_NOTE_SIZE, SIGNATURE, Note, VerifierKey, make_key, parse_note, verify_cosignatures
 from verifier.proof import MAX_PROOF_SIZE, Declared, Proof, format_proof, members, parse_object, parse_proof
 from verifier.record import NamedTuple
-from verifier.replay import Known, Tip, find_broken
+from verifier.replay import CHAIN_BROKEN, Known, Tip, find_broken
 
 EVIDENCE_FORMAT = "nextcloud-audit/evidence/1-draft"
 MAX_EVIDENCE_SIZE = 16 * 1024 * 1024
@@ -56,6 +59,7 @@ OTHER_PREFIX = "other-prefix"
 ROLLED_BACK = "rolled-back"
 TWO_HISTORIES = "two-histories"
 TWO_SUCCESSORS = "two-successors"
+CHANGED_LEAF = "changed-leaf"
 BROKEN_REPLAY = "broken-replay"
 FORK, ROLLBACK = "fork", "rollback"  # what a proof convicts of, besides `replay.CHAIN_BROKEN` and `MAP_WRONG`
 
@@ -65,8 +69,11 @@ _MEMBERS = {
     ROLLED_BACK: ("notes",),
     TWO_HISTORIES: ("proofs",),
     TWO_SUCCESSORS: ("declared",),
+    CHANGED_LEAF: ("declared", "notes", "index", "leaves", "paths"),
     BROKEN_REPLAY: ("note", "size", "peaks", "leaves", "hashes", "chains"),
 }
+_DECLARED = {TWO_SUCCESSORS: 2, CHANGED_LEAF: 1}
+_CHANGED = 3  # what a changed-leaf shows: leaf 0 of the old origin, its leaf in question, and what stands in its place
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -84,6 +91,8 @@ class Evidence(NamedTuple):
     leaves: list[bytes]
     chains: list[Known]
     declared: list[tuple[str, Declared]]
+    leaf_index: int
+    paths: list[list[bytes]]
 
 
 class Proven(NamedTuple):
@@ -109,16 +118,37 @@ def history_evidence(seen: int, *proofs: Proof) -> dict[str, object]:
 
 def successor_evidence(seen: int, *declared: tuple[str, Declared]) -> dict[str, object]:
     """Evidence made of two declarations, each with the new origin that it names."""
-    shown = [
-        {
-            "origin": origin,
-            "note": one.note.decode("utf-8"),
-            "key": encode_base64(one.key),
-            "signature": encode_base64(one.signature),
-        }
-        for origin, one in declared
-    ]
-    return _evidence(TWO_SUCCESSORS, seen, declared=shown)
+    return _evidence(TWO_SUCCESSORS, seen, declared=[_declared_data(*one) for one in declared])
+
+
+def leaf_evidence(
+    seen: int,
+    declared: tuple[str, Declared],
+    notes: Sequence[bytes],
+    index: int,
+    leaves: Sequence[bytes],
+    paths: Sequence[Sequence[bytes]],
+) -> dict[str, object]:
+    """Leaf 0 of the old origin, its leaf `index`, and what stands in that one's place: `leaves`, each with its path."""
+    return _evidence(
+        CHANGED_LEAF,
+        seen,
+        declared=[_declared_data(*declared)],
+        notes=[note.decode("utf-8") for note in notes],
+        index=str(index),
+        leaves=[encode_base64(leaf) for leaf in leaves],
+        paths=[encode_hashes(list(path)) for path in paths],
+    )
+
+
+def _declared_data(origin: str, one: Declared) -> dict[str, object]:
+    return {
+        "origin": origin,
+        "note": one.note.decode("utf-8"),
+        "key": encode_base64(one.key),
+        "kept": str(one.kept),
+        "signature": encode_base64(one.signature),
+    }
 
 
 def prefix_evidence(seen: int, notes: Sequence[bytes], root: bytes, hashes: list[bytes]) -> dict[str, object]:
@@ -207,21 +237,35 @@ def parse_evidence(data: bytes) -> Evidence:
         decode_hashes(get("hashes", ""), "hashes", MAX_PROOF_HASHES),
         decode_decimal(get("size", "0"), "size"),
         decode_hashes(get("peaks", ""), "peaks", MAX_PROOF_HASHES),
-        [decode_base64(leaf, "leaves", limit=MAX_LEAF_SIZE) for leaf in _list(get("leaves", []), "leaves")],
+        [decode_base64(leaf, "leaves", limit=MAX_LEAF_SIZE) for leaf in _leaves(value)],
         _chains(_list(get("chains", []), "chains")),
-        _declared(get("declared")) if kind == TWO_SUCCESSORS else [],
+        _declared(get("declared"), _DECLARED[kind]) if "declared" in value else [],
+        decode_decimal(get("index", "0"), "index"),
+        [decode_hashes(path, "paths", MAX_PROOF_HASHES) for path in _exactly(get("paths"), _CHANGED, "paths")]
+        if "paths" in value
+        else [],
     )
 
 
-def _declared(value: object) -> list[tuple[str, Declared]]:
-    if type(value) is not list or len(value) != 2:
-        raise Malformed("want two", "declared")
+def _leaves(value: dict[str, object]) -> list[object]:
+    leaves = value.get("leaves", [])
+    return _exactly(leaves, _CHANGED, "leaves") if value["kind"] == CHANGED_LEAF else _list(leaves, "leaves")
+
+
+def _exactly(value: object, number: int, where: str) -> list[object]:
+    if type(value) is not list or len(value) != number:
+        raise Malformed(f"want a list of {number}", where)
+    return value
+
+
+def _declared(value: object, number: int) -> list[tuple[str, Declared]]:
     found = []
-    for item in value:
-        origin, note, key, signature = members(item, "declared", "origin", "note", "key", "signature")
+    for item in _exactly(value, number, "declared"):
+        origin, note, key, kept, signature = members(item, "declared", "origin", "note", "key", "kept", "signature")
         one = Declared(
             _note(note, extensions=False),
             decode_base64(key, "declared.key", HASH_SIZE),
+            decode_decimal(kept, "declared.kept"),
             decode_base64(signature, "declared.signature", SIGNATURE_SIZE),
         )
         found.append((check_text(origin, "declared.origin", MAX_ORIGIN_SIZE), one))
@@ -305,6 +349,8 @@ def verify_evidence(
         return _two_histories(evidence, log_keys)
     if evidence.kind == TWO_SUCCESSORS:
         return _two_successors(evidence, log_keys)
+    if evidence.kind == CHANGED_LEAF:
+        return _changed_leaf(evidence, log_keys)
     return _broken_replay(evidence, log_keys)
 
 
@@ -380,6 +426,33 @@ def _two_successors(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Prov
     if (one, first.key) == (other, second.key):
         raise nothing_proven("both declare the same origin with the same key")
     return Proven(trees[0].origin, FORK, f"the log said that it goes on as {one!r}, and as {other!r} with another key")
+
+
+def _changed_leaf(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Proven:
+    """[R] A leaf at or above `kept` may have been lost; below it, only a map commitment may be another one."""
+    from verifier.loss import open_declared, shift_after
+
+    ((origin, declared),) = evidence.declared
+    _, lost = open_declared(declared, origin, log_keys)
+    _, old = open_checkpoint(evidence.notes[0], *log_keys, extensions=True)
+    try:
+        new_key = make_key(origin, SIGNATURE, declared.key, "declared.key")
+    except Malformed as error:
+        raise NotProven("loss-note", str(error)) from None
+    _, new = open_checkpoint(evidence.notes[1], new_key, extensions=True)
+    if old.origin != lost.origin:
+        raise nothing_proven("the notes are of two logs")
+    index, (first, was, now) = evidence.leaf_index, evidence.leaves
+    place = index + shift_after(first)
+    shown = ((0, old, first), (index, old, was), (place, new, now))
+    for (number, tree, leaf), path in zip(shown, evidence.paths, strict=True):
+        verify_inclusion(number, tree.size, leaf_hash(leaf), path, tree.root)
+    if place == 0 or index >= declared.kept:
+        raise nothing_proven(f"leaf {index} is none of those that the log said it has kept")
+    if was == now or was[:1] == now[:1] == bytes([MAP]):
+        raise nothing_proven(f"leaf {place} of {origin!r} is the one that has to stand there")
+    why = f"the log said that {origin!r} has its first {declared.kept} leaves; leaf {index} is another one there"
+    return Proven(old.origin, CHAIN_BROKEN, why)
 
 
 def _proven_heads(proof: Proof, log_keys: Sequence[VerifierKey]) -> list[bytes]:

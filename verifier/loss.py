@@ -1,12 +1,12 @@
 """A declared loss: a log that goes on under a new origin, and says what of the old one it has lost (SPEC 6.5).
 
     {"format":"nextcloud-audit/loss/1-draft","declared":[
-      {"note":"log.example/files\\n40\\n…","key":"…","signature":"…"},…]}
+      {"note":"log.example/files\\n40\\n…","key":"…","kept":"34","signature":"…"},…]}
 
 Each declaration, the newest first, links two origins: `note` is the last cosigned note of the one before, `key` the
-first public key of the one after, and a key that signed the note has signed both. Leaf 0 of the
-newest origin holds the note's hash. A log that only has its old name in common, or somebody else's note, has no such
-signature; and two declarations over one origin, signed by one key, convict it.
+first public key of the one after, `kept` the number of old leaves that are there again, and a key that signed the note
+has signed all of it. Leaf 0 of the newest origin holds the note's hash. A log that only has its old name in common, or
+somebody else's note, has no such signature; and two declarations over one origin, signed by one key, convict it.
 
 In a proof the same list stands under `loss`, with the inclusion of leaf 0. As a file it is what the log serves under
 /loss, for those who replay it.
@@ -23,7 +23,7 @@ from verifier import ed25519
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import tag, text
 from verifier.errors import BadSignature, Malformed, NotProven
-from verifier.leaf import LossLeaf, encode_leaf
+from verifier.leaf import LOSS, LossLeaf, encode_leaf
 from verifier.merkle import leaf_hash, verify_inclusion
 from verifier.note import Note, VerifierKey, find_signature
 from verifier.policy import Policy, verify_quorum
@@ -37,14 +37,23 @@ NEW_ORIGIN = (
 )
 
 
-def loss_message(origin: str, key: bytes, note: bytes) -> bytes:
-    """What the old origin's key signs: the log of this note goes on from it under `origin`, with this first key."""
-    return tag("loss") + text(origin) + key + sha3_256(note).digest()
+def loss_message(origin: str, key: bytes, kept: int, note: bytes) -> bytes:
+    """What the old origin's key signs: the log of this note goes on from it under `origin`, with this first key.
+
+    [R] And which leaves it goes on with: those below `kept`. Without that word a leaf that was changed could not be
+    told from one that was lost, and an honest log not from a liar (SPEC 9.1, changed-leaf).
+    """
+    return tag("loss") + text(origin) + key + kept.to_bytes(8, "big") + sha3_256(note).digest()
 
 
 def loss_leaf(note: bytes) -> bytes:
     """Leaf 0 of the new origin."""
     return encode_leaf(LossLeaf(sha3_256(note).digest()))
+
+
+def shift_after(first: bytes) -> int:
+    """How much further the leaves stand under the new origin, by leaf 0 of the old one: a leaf 04 is not kept."""
+    return 0 if first[:1] == bytes([LOSS]) else 1
 
 
 def format_loss(declared: Sequence[Declared]) -> bytes:
@@ -75,7 +84,7 @@ def open_declared(one: Declared, origin: str, old_keys: Sequence[VerifierKey]) -
         raise NotProven(
             "loss-note", "the note of a declared loss is of another origin, and of a tree that is not empty"
         )
-    message = loss_message(origin, one.key, one.note)
+    message = loss_message(origin, one.key, one.kept, one.note)
     signers = [key for key in old_keys if key.name == checkpoint.origin and find_signature(note, key) is not None]
     if not any(_has_signed(key, one.signature, message) for key in signers):
         raise NotProven("loss-note", f"no key that signed the note of {checkpoint.origin!r} hands on to {origin!r}")

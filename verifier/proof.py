@@ -125,10 +125,14 @@ class Replaced(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """A declared loss (`verifier.loss`): the old origin's last note, the new one's first key, the old one's word."""
+    """A declared loss (`verifier.loss`): the old origin's last note, the new one's first key, the old one's word.
+
+    `kept`: the old leaves below this number were not lost.
+    """
 
     note: bytes
     key: bytes
+    kept: int
     signature: bytes
 
 
@@ -257,7 +261,8 @@ def _loss(value: Loss | None) -> bytes:
 def format_declared(declared: Sequence[Declared]) -> bytes:
     """Declarations as a JSON list."""
     listed = [
-        b'{"note":%b,"key":%b,"signature":%b}' % (_note(one.note), _b64(one.key), _b64(one.signature))
+        b'{"note":%b,"key":%b,"kept":"%d","signature":%b}'
+        % (_note(one.note), _b64(one.key), one.kept, _b64(one.signature))
         for one in declared
     ]
     return b"[%b]" % b",".join(listed)
@@ -454,11 +459,12 @@ def parse_declared(value: object) -> list[Declared]:
     """A JSON list to declarations; at least one."""
     found = []
     for item in _list(value, "loss.declared", MAX_DECLARED):
-        note, key, signature = members(item, "loss.declared", "note", "key", "signature")
+        note, key, kept, signature = members(item, "loss.declared", "note", "key", "kept", "signature")
         found.append(
             Declared(
                 _parse_note(note, "loss.note"),
                 _bytes(key, "loss.key", HASH_SIZE, HASH_SIZE),
+                decode_decimal(kept, "loss.kept"),
                 _bytes(signature, "loss.signature", SIGNATURE_SIZE, SIGNATURE_SIZE),
             )
         )

@@ -114,7 +114,7 @@ def test_auditor_knows_every_kind_of_leaf(tmp_path: Path) -> None:
     """A declared loss at index 0 and enrolments anywhere are fine; so is a map that is still empty."""
     log, old = FakeLog(), FakeLog("log.example/old").grow(3)
     note = old.checkpoint()
-    log.loss = format_loss([Declared(note, digest(b"key", 0), bytes(64))])
+    log.loss = format_loss([Declared(note, digest(b"key", 0), 4, bytes(64))])
     log.leaves.append(loss_leaf(note))
     log.add_map()
     log.leaves.append(b"\x03" + digest(b"owner", 0))

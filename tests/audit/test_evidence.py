@@ -13,11 +13,15 @@ from audit import evidence as made
 from audit.evidence import Files, of_mirror, of_row
 from audit.mirror import Finding
 from audit.node import Node, create_node, open_node
+from audit.succession import BadSuccession
 from audit.witness import Inconsistent, format_request
 from tests.audit.test_auditor import FINDINGS, early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
+from tests.vector_cases.evidence import begin
 from verifier.evidence import note_evidence, parse_evidence, verify_evidence
+from verifier.loss import format_loss, loss_message
 from verifier.note import parse_vkey
+from verifier.proof import Declared
 
 
 @pytest.fixture
@@ -128,6 +132,30 @@ def test_same_size_with_another_root_becomes_a_file(node: Node, log: FakeLog, tm
     with pytest.raises(Inconsistent):
         audit(node, log.checkpoint(21, digest(b"fork", 0)))
     assert [convicts(path, log) for path in files(tmp_path)] == ["fork"]
+
+
+@pytest.mark.parametrize("index", [0, 5, 255, 256, 599])
+def test_changed_leaf_becomes_a_file(tmp_path: Path, index: int) -> None:
+    """After a declared loss the other leaf is proven with our mirror and the new origin's own tiles, wherever it is."""
+    old = FakeLog().grow(600)
+    new = begin(old, kept=601)
+    new.leaves[index + 1] = new.leaves[index + 1][:-1] + b"?"
+    key, note = new.signer.verifier_key.public_key, old.checkpoint()
+    new.loss = format_loss([Declared(note, key, 601, old.signer.sign(loss_message(new.origin, key, 601, note)))])
+
+    async def fetch(url: str, limit: int) -> bytes:
+        return await (new if url.startswith(f"{new.url}/") else old).fetch(url, limit)
+
+    create_node(tmp_path / "n", "node.example/w")
+    node = open_node(tmp_path / "n", fetch)
+    for log in (old, new):
+        node.allow_log(log.vkey, log.url)
+    audit(node, note)
+    for _ in range(2):
+        with pytest.raises(BadSuccession, match=f"leaf {index} of {old.origin}"):
+            audit(node, new.checkpoint())
+        assert [convicts(path, old) for path in files(tmp_path)] == ["chain-broken"]
+    node.close()
 
 
 def test_note_of_a_fork_is_told_from_the_mirror(node: Node, log: FakeLog) -> None:

@@ -14,8 +14,8 @@ import pytest
 from audit import rotation
 from audit.chains import find_at_path
 from audit.cli import main
-from audit.directory import create_log, open_log
-from audit.errors import PeerFailed, PeerLacks, Refused
+from audit.directory import DECLARED, create_log, open_log
+from audit.errors import Fatal, PeerFailed, PeerLacks, Refused
 from audit.fsck import Keys, check_log
 from audit.losing import (
     BEFORE,
@@ -39,6 +39,7 @@ from audit.witness_store import AUDITOR, WITNESS
 from tests.audit.test_peers import key, peers_of
 from tests.audit.town import LOG_URL, NAMES, ORIGIN, Switch, Town
 from tests.fakes import NOW
+from tests.verifier.test_cli import run
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.commands.closing import sign_closed
 from verifier.commands.seal import sign_seal
@@ -46,7 +47,17 @@ from verifier.encoding import encode_base64
 from verifier.entry import Seen, encode_seal_body
 from verifier.evidence import parse_evidence, verify_evidence
 from verifier.loss import format_loss, loss_message, parse_loss
-from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_private_key, format_vkey, parse_vkey, sign_note
+from verifier.note import (
+    SIGNATURE,
+    Note,
+    SignerKey,
+    cosign,
+    format_private_key,
+    format_vkey,
+    parse_private_key,
+    parse_vkey,
+    sign_note,
+)
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import Declared, Proof, parse_proof
 from verifier.verdict import Memory, Question, Report, Trust, Verdict
@@ -492,6 +503,9 @@ def relogged(ruin: Ruin, harm: str) -> Declaration:
         if harm == "dropped":
             last = [i for i, leaf in enumerate(leaves) if leaf[0] == 2][0]
             return iter(leaves[: last + 1])
+        if harm == "changed":
+            leaves[entries[-1]] = leaves[entries[-1]][:-1] + bytes([leaves[entries[-1]][-1] ^ 1])
+            return iter(leaves)
         chain = leaves[entries[0]][1:33]
         one, other = entries[0], next(i for i in entries if leaves[i][1:33] != chain and leaves[i][40] == 0)
         leaves[one], leaves[other] = leaves[other], leaves[one]
@@ -519,15 +533,73 @@ def refusals(ruin: Ruin, node: Node) -> str:
 
 
 @pytest.mark.parametrize(
-    ("harm", "why"), [("reordered", "is not leaf"), ("dropped", "drops leaves that were not lost")]
+    ("harm", "why"),
+    [
+        ("reordered", "is another one under"),
+        ("changed", "is another one under"),
+        ("dropped", "drops leaves that were not lost"),
+    ],
 )
-def test_surviving_leaves_reordered_or_dropped(ruin: Ruin, harm: str, why: str) -> None:
+def test_surviving_leaves_reordered_changed_or_dropped(ruin: Ruin, harm: str, why: str) -> None:
     """[R] An auditor that holds leaves of the old origin wants every one of them, in its order."""
     relogged(ruin, harm)
     node = ruin.nodes[0]
     assert why in refusals(ruin, node)
     assert node.store.head(AUDITOR, SECOND) is None
     assert any("declared loss" in row.detail for row in node.store.evidence(SECOND))
+
+
+@pytest.mark.parametrize("harm", ["changed", "reordered"])
+def test_changed_leaf_convinces_a_third_person(ruin: Ruin, harm: str) -> None:
+    """[R] Whoever has the file and the old log's key proves in a process of its own that a kept leaf was changed."""
+    relogged(ruin, harm)
+    node = ruin.nodes[0]
+    refusals(ruin, node)
+    (path,) = (ruin.path / NAMES[0] / "evidence").glob("*-changed-leaf-*.json")
+    assert node.auditor.evidence[SECOND] == path, "the periodic audit names it"
+
+    proven = run("verify", "--evidence", str(path), "--log", ruin.made.vkey)
+    assert proven.returncode == 3, proven.stdout + proven.stderr
+    assert f"log          {ORIGIN}\n" in proven.stdout
+    assert "is another one there" in proven.stdout
+    data = json.loads(run("verify", "--evidence", str(path), "--log", ruin.made.vkey, "--json").stdout)
+    assert (data["evidence"], data["proves"], data["exit"]) == ("changed-leaf", "chain-broken", 3)
+    new_key = format_vkey(ruin.service.directory.signer.verifier_key)
+    assert run("verify", "--evidence", str(path), "--log", new_key).returncode == 2, "the new key convicts nobody"
+    assert "what stands in its place" in run("inspect", str(path)).stdout
+
+
+def test_leaf_that_was_lost_convicts_nobody(ruin: Ruin) -> None:
+    """[R] An honest log whose note covers what it has lost: auditors sign, and no file can be made of what is gone."""
+    held = ruin.nodes[0].auditor.mirror(ORIGIN).size
+    done = ruin.declare()
+    assert held <= done.kept < done.note.size
+    assert parse_loss(ruin.service.store.loss or b"")[0].kept == done.kept
+    ruin.allow(done)
+    ruin.settle()
+    assert list(ruin.path.glob("*/evidence/*")) == []
+
+
+def test_declaration_that_gives_up_what_a_node_holds(ruin: Ruin) -> None:
+    """[R] Who says that a held leaf was lost could put another one in its place: no auditor signs for that."""
+    done = ruin.declare()
+    old = parse_private_key((ruin.path / "log" / "before-1" / "log.key").read_text().strip())
+    one = parse_loss(ruin.service.store.loss or b"")[0]
+    held = ruin.nodes[0].auditor.mirror(ORIGIN).size
+    with_loss(ruin, kept=held - 1, signature=old.sign(loss_message(SECOND, one.key, held - 1, one.note)))
+    assert f"the declaration, which keeps {held - 1}, drops leaves that were not lost" in refusals(ruin, ruin.nodes[0])
+    with_loss(ruin, kept=done.kept + 1)
+    assert "hands on" in refusals(ruin, ruin.nodes[0]), "what is kept is signed, too"
+
+
+def test_leaf_that_changed_on_disk_is_not_logged_again(ruin: Ruin) -> None:
+    """[R] An honest log with a damaged disk does not sign what would convict it: nothing is declared."""
+    with ruin.service.store.transaction() as conn:
+        (data,) = conn.execute("SELECT data FROM bundles WHERE n = 0").fetchone()
+        conn.execute("UPDATE bundles SET data = ? WHERE n = 0", (data[:10] + bytes([data[10] ^ 1]) + data[11:],))
+    with pytest.raises(Fatal, match="not those that were signed"):
+        ruin.declare()
+    assert not (ruin.path / "log" / DECLARED).exists()
 
 
 def test_two_declarations_of_one_note(ruin: Ruin) -> None:
@@ -584,10 +656,10 @@ def test_note_that_the_old_key_did_not_hand_on(ruin: Ruin) -> None:
     ruin.declare()
     one: Declared = parse_loss(ruin.service.store.loss or b"")[0]
     eve = SignerKey(SECOND, SIGNATURE, bytes(range(32)))
-    with_loss(ruin, signature=eve.sign(loss_message(SECOND, one.key, one.note)))
+    with_loss(ruin, signature=eve.sign(loss_message(SECOND, one.key, one.kept, one.note)))
     assert "hands on" in refusals(ruin, ruin.nodes[0])
     key = eve.verifier_key.public_key
-    with_loss(ruin, key=key, signature=eve.sign(loss_message(SECOND, key, one.note)))
+    with_loss(ruin, key=key, signature=eve.sign(loss_message(SECOND, key, one.kept, one.note)))
     assert "was not told of" in refusals(ruin, ruin.nodes[0])
 
 

@@ -1,15 +1,15 @@
 // Evidence files, after the text of SPEC 9.1, on top of verifier.mjs. Its author knew the first verifier: what was asked of the text
 // came from judging changed files with both.
 import {
-  H, Malformed, ZERO32, absence, b32, bad, base64, cat, consistency, decimal, entryBytes, hashes, inclusion, leafHash, list, mapValue,
-  members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, sha3, signed, tag, text, u64, utf8, vkey,
+  H, Malformed, ZERO32, absence, b32, bad, base64, cat, consistency, decimal, entryBytes, hashes, inclusion, leafHash, list, logKey, lossMessage,
+  mapValue, members, nodeHash, openNote, orNull, parseNote, parseProof, presence, same, signed, text, u64, utf8, vkey,
 } from './verifier.mjs';
 
 class Nothing extends Error {}
 const nothing = (why) => { throw new Nothing(why); };
 const MIB = 1024 * 1024;
 const MEMBERS = { 'two-roots': ['notes'], 'other-prefix': ['notes', 'root', 'hashes'], 'rolled-back': ['notes'], 'two-histories': ['proofs'],
-  'two-successors': ['declared'],
+  'two-successors': ['declared'], 'changed-leaf': ['declared', 'notes', 'index', 'leaves', 'paths'],
   'broken-replay': ['note', 'size', 'peaks', 'leaves', 'hashes', 'chains'] };
 
 /** What a case's file convicts the log of: 'fork', 'rollback', 'chain-broken', 'map-wrong', 'NOTHING' or 'MALFORMED'. */
@@ -36,13 +36,12 @@ function parseEvidence(s) {
   decimal(v.seen);
   const two = (x) => (Array.isArray(x) && x.length === 2 && x.every((t) => typeof t === 'string') ? x : bad('want two'));
   const e = { kind: v.kind };
-  if (v.kind === 'two-successors') {
-    if (!Array.isArray(v.declared) || v.declared.length !== 2) bad('want two');
-    e.declared = v.declared.map((x) => { members(x, 'origin', 'note', 'key', 'signature');
-      const signature = base64(x.signature);
-      if (signature.length !== 64) bad('signature');
-      if (typeof x.origin !== 'string' || !x.origin || utf8(x.origin).length > 255 || /[\u0000-\u001f\u007f]/.test(x.origin)) bad('origin');
-      return { origin: x.origin, raw: x.note, note: parseNote(x.note), key: b32(x.key), signature }; });
+  const some = (x, n) => (Array.isArray(x) && x.length === n ? x : bad(`want ${n}`));
+  if (v.kind === 'two-successors') e.declared = some(v.declared, 2).map(declaration);
+  else if (v.kind === 'changed-leaf') {
+    e.notes = two(v.notes).map((n) => parseNote(n, true)); e.declared = some(v.declared, 1).map(declaration);
+    e.index = decimal(v.index); e.leaves = some(v.leaves, 3).map(base64); e.paths = some(v.paths, 3).map((p) => hashes(p, 63));
+    if (e.leaves.some((leaf) => leaf.length > 65535)) bad('leaf too long');
   } else if (v.kind === 'two-histories') e.proofs = two(v.proofs).map(wholeProof);
   else if (v.kind === 'broken-replay') {
     e.note = parseNote(v.note); e.size = decimal(v.size); e.peaks = hashes(v.peaks, 63); e.hashes = hashes(v.hashes, 63);
@@ -55,6 +54,13 @@ function parseEvidence(s) {
     if (v.kind === 'other-prefix') { e.root = b32(v.root); e.hashes = hashes(v.hashes, 63); }
   }
   return e;
+}
+function declaration(x) {
+  members(x, 'origin', 'note', 'key', 'kept', 'signature');
+  const signature = base64(x.signature);
+  if (signature.length !== 64) bad('signature');
+  if (typeof x.origin !== 'string' || !x.origin || utf8(x.origin).length > 255 || /[\u0000-\u001f\u007f]/.test(x.origin)) bad('origin');
+  return { origin: x.origin, raw: x.note, note: parseNote(x.note), key: b32(x.key), kept: decimal(x.kept), signature };
 }
 function wholeProof(s) {
   const parsed = parseProof(s);
@@ -79,18 +85,32 @@ function opened(note, reader) {                              // 9.1: signed by a
   return n;
 }
 
-function twoSuccessors({ declared }, reader) {                // 6.5
-  for (const d of declared) {
-    const n = opened(d.note, reader);
-    const message = cat(tag('loss'), text(d.origin), d.key, sha3(utf8(d.raw)));
-    if (n.size === 0n || n.origin === d.origin || !signed(reader.logs[0].raw, message, d.signature)) nothing('loss-note');
-  }
+function openDeclared(d, reader) {                            // 6.5
+  const n = opened(d.note, reader);
+  if (n.size === 0n || n.origin === d.origin || !signed(reader.logs[0].raw, lossMessage(d, d.origin), d.signature)) nothing('loss-note');
+  return n;
+}
+function twoSuccessors({ declared }, reader) {
+  for (const d of declared) openDeclared(d, reader);
   const [a, b] = declared;
   return a.origin === b.origin && same(a.key, b.key) ? nothing('no-contradiction') : 'fork';
+}
+const newKey = (d) => { try { return logKey(d.origin, d.key); } catch (e) { return e instanceof Malformed ? nothing('loss-note') : bad('key'); } };
+function changedLeaf({ declared: [d], notes, index, leaves: [first, was, now], paths }, reader) {
+  const lost = openDeclared(d, reader);
+  const old = opened(notes[0], reader);
+  const tree = opened(notes[1], { logs: [newKey(d)] });
+  if (old.origin !== lost.origin) nothing('no-contradiction');
+  const place = index + (first[0] === 4 ? 0n : 1n);
+  const shown = [[first, 0n, old], [was, index, old], [now, place, tree]];
+  shown.forEach(([leaf, at, n], i) => { if (!inclusion(leaf, at, n.size, paths[i], n.root)) nothing('broken-proof'); });
+  if (place === 0n || index >= d.kept || same(was, now) || (was[0] === 2 && now[0] === 2)) nothing('no-contradiction');
+  return 'chain-broken';
 }
 
 function judge(e, reader) {
   if (e.kind === 'two-successors') return twoSuccessors(e, reader);
+  if (e.kind === 'changed-leaf') return changedLeaf(e, reader);
   if (e.kind === 'two-histories') return twoHistories(e, reader);
   if (e.kind === 'broken-replay') return brokenReplay(e, reader);
   const [small, big] = e.notes.map((n) => opened(n, reader)).sort((a, b) => (a.size < b.size ? -1 : a.size > b.size ? 1 : 0));

@@ -108,6 +108,8 @@ export function vkey(s, type) {
   if (!goodKey(raw)) bad('vkey point');
   return { name, id, type, raw };
 }
+export const logKey = (name, raw) => vkey(`${name}+${sha256(cat(utf8(name), utf8('\n'), u8(1), raw)).subarray(0, 4).toString('hex')}+${
+  cat(u8(1), raw).toString('base64')}`, 1);
 export function parsePolicy(source, auditors) {
   if (typeof source !== 'string' || !source.isWellFormed()) bad('policy');
   if (!source.endsWith('\n')) bad('policy: last line unterminated');
@@ -420,10 +422,11 @@ const nextOf = (v) => { members(v, 'other', 'siblings');
 const replacedItem = (x) => { members(x, 'file', 'generation', 'before', 'steps', 'index', 'siblings', 'next');
   return { file: decimal(x.file), generation: decimal(x.generation), before: b32(x.before), steps: list(x.steps, 1024, parseStep),
     index: decimal(x.index), siblings: mapSiblings(x.siblings), next: orNull(x.next, nextOf) }; };
-const declaredItem = (x) => { members(x, 'note', 'key', 'signature');
+const declaredItem = (x) => { members(x, 'note', 'key', 'kept', 'signature');
   const signature = base64(x.signature);
   if (signature.length !== 64) bad('loss signature');
-  return { raw: x.note, note: parseNote(x.note), key: b32(x.key), signature }; };
+  return { raw: x.note, note: parseNote(x.note), key: b32(x.key), kept: decimal(x.kept), signature }; };
+export const lossMessage = (d, origin) => cat(tag('loss'), text(origin), d.key, u64(d.kept), sha3(utf8(d.raw)));  // 6.5.2
 const lossOf = (v) => { members(v, 'declared', 'hashes');
   const declared = list(v.declared, 16, declaredItem);
   if (!declared.length) bad('no declaration');
@@ -439,7 +442,7 @@ const replacedForm = (x) => { members(x, 'file', 'generation', 'before', 'steps'
   decimal(x.file); decimal(x.generation); b32(x.before); entryBytes(list(x.steps, 1024, (y) => y)); decimal(x.index);
   hashes(x.siblings, 256); orNull(x.next, absenceForm); };
 const lossForm = (v) => { members(v, 'declared', 'hashes');
-  const form = (x) => { members(x, 'note', 'key', 'signature'); noteForm(x.note); b32(x.key); if (base64(x.signature).length !== 64) bad('signature'); };
+  const form = (x) => { members(x, 'note', 'key', 'kept', 'signature'); noteForm(x.note); b32(x.key); decimal(x.kept); if (base64(x.signature).length !== 64) bad('signature'); };
   if (!list(v.declared, 16, form).length) bad('no declaration');
   hashes(v.hashes, 63); };
 function checkForm(v) {
@@ -746,7 +749,7 @@ function run(c, f) {
       if (!wp.logs.some((k) => k.name === after && same(k.raw, d.key))) return [N, 'loss-note', 'key'];
       const old = openNote(d.note, wp, d.note.origin);
       if (noteFault(old, wp, old.origin) || old.origin === after) return [N, 'loss-note', 'note'];
-      const message = cat(tag('loss'), text(after), d.key, sha3(utf8(d.raw)));
+      const message = lossMessage(d, after);
       const signers = wp.logs.filter((k) => k.name === old.origin && d.note.lines.some((l) => l.name === k.name && l.id === k.id));
       if (!signers.some((k) => signed(k.raw, message, d.signature))) return [N, 'loss-note', 'signature'];
       lost.push(old);
@@ -785,7 +788,7 @@ function run(c, f) {
         const one = o.loss.declared[0], other = p.loss.declared[0], then = o.checkpoint.origin;
         const signedBy = (d, after) => d.note.origin !== after && d.note.size > 0n && !noteFault(openNote(d.note, wp, d.note.origin), wp, d.note.origin) &&
           wp.logs.some((k) => k.name === d.note.origin && d.note.lines.some((l) => l.name === k.name && l.id === k.id) &&
-            signed(k.raw, cat(tag('loss'), text(after), d.key, sha3(utf8(d.raw))), d.signature));
+            signed(k.raw, lossMessage(d, after), d.signature));
         if (one.note.origin === other.note.origin && (then !== origin || !same(one.key, other.key)) && signedBy(one, then) && signedBy(other, origin))
           return ['FORK', 'fork', 'two-successors'];
       }

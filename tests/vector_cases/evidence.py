@@ -13,9 +13,9 @@ from typing import Any
 from tests import map_reference
 from tests.builder import secret
 from tests.fakes import NOW, FakeLog, digest, map_value
-from tests.reference import consistency, mth, split
+from tests.reference import consistency, mth, path, split
 from verifier.encoding import encode_base64
-from verifier.loss import loss_message
+from verifier.loss import loss_leaf, loss_message
 from verifier.note import COSIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, parse_note, sign_note
 from verifier.proof import format_proof
 
@@ -485,14 +485,16 @@ def evidence_with_a_leading_zero() -> tuple[FakeLog, Value]:
 # Two declared losses
 
 
-def successor(log: FakeLog, origin: str, number: int = 1, signer: FakeLog | None = None, note: bytes = b"") -> Value:
-    """The log's word that it goes on under an origin with some key."""
-    note, key = note or log.checkpoint(), digest(b"new key", number)
-    signature = (signer or log).signer.sign(loss_message(origin, key, note))
+def successor(log: FakeLog, origin: str, number: int = 1, signer: FakeLog | None = None, **change: object) -> Value:
+    """The log's word that it goes on under an origin with some key; what is changed is signed, too."""
+    shown = {"note": log.checkpoint(), "key": digest(b"new key", number), "kept": 5} | change
+    note, key, kept = shown["note"], shown["key"], shown["kept"]
+    signature = (signer or log).signer.sign(loss_message(origin, key, kept, note))  # type: ignore[arg-type]
     return {
         "origin": origin,
-        "note": note.decode(),
-        "key": encode_base64(key),
+        "note": note.decode(),  # type: ignore[attr-defined]
+        "key": encode_base64(key),  # type: ignore[arg-type]
+        "kept": str(kept),
         "signature": encode_base64(signature),
     }
 
@@ -543,3 +545,256 @@ def two_successors_of_two_logs() -> tuple[FakeLog, Value]:
 def three_successors() -> tuple[FakeLog, Value]:
     log = FakeLog().grow(9)
     return log, successors(*[successor(log, f"log.example/one/{n}") for n in (2, 3, 4)])
+
+
+# Leaves that a declared loss is said to have left
+
+SECOND, THIRD = "log.example/one/2", "log.example/one/3"
+KEPT = 21
+
+
+def begin(log: FakeLog, origin: str = SECOND, kept: int = KEPT) -> FakeLog:
+    """An honest log after a loss: the first leaves again, each commitment made anew, and some of its own."""
+    new = FakeLog(origin, secret(f"key of {origin}"))
+    new.leaves.append(loss_leaf(log.checkpoint()))
+    for leaf in log.leaves[log.leaves[0][0] == 4 : kept]:
+        if leaf[0] == 2:
+            new.add_map()
+        else:
+            new.add_entry(leaf[1:33], leaf[41:], int.from_bytes(leaf[33:41], "big"))
+    return new.grow(7, chains=3)
+
+
+def lost() -> tuple[FakeLog, FakeLog]:
+    """A log of 26 leaves, and the one that goes on after a loss with the first 21 of them."""
+    log = FakeLog().grow(20).grow(4)
+    return log, begin(log)
+
+
+def changed(
+    log: FakeLog, new: FakeLog, index: int, shift: int = 1, signer: FakeLog | None = None, **word: Any
+) -> Value:
+    """Leaf `index` of the log, and the leaf of the new one that stands in its place, whatever they are."""
+    word = {"kept": KEPT, "key": new.signer.verifier_key.public_key} | word
+    shown = [(log.leaves, 0), (log.leaves, index), (new.leaves, index + shift)]
+    return evidence(
+        "changed-leaf",
+        declared=[successor(log, new.origin, signer=signer, **word)],
+        notes=[log.checkpoint().decode(), new.checkpoint().decode()],
+        index=str(index),
+        leaves=[encode_base64(leaves[at]) for leaves, at in shown],
+        paths=[encode_base64(b"".join(path(at, leaves))) for leaves, at in shown],
+    )
+
+
+def lying(index: int = 6) -> tuple[FakeLog, FakeLog]:
+    """The same, but for one leaf that is another one under the new origin."""
+    log, new = lost()
+    new.leaves[index + 1] = new.leaves[index + 1][:-1] + b"?"
+    return log, new
+
+
+@case("chain-broken", "an entry leaf that the log said it has kept is another one under the new origin")
+def changed_leaf() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6)
+
+
+@case("chain-broken", "the very first leaf was changed")
+def changed_leaf_0() -> tuple[FakeLog, Value]:
+    log, new = lying(0)
+    return log, changed(log, new, 0)
+
+
+@case("chain-broken", "the last leaf of those that were kept, an entry, is a map commitment now")
+def changed_leaf_that_is_a_commitment_now() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    new.leaves[20] = b"\x02" + digest(b"map", 0)
+    return log, changed(log, new, 19, kept=20)
+
+
+@case("chain-broken", "a map commitment is an entry now")
+def changed_leaf_that_was_a_commitment() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    new.leaves[21] = log.leaves[3]
+    return log, changed(log, new, 20)
+
+
+@case("chain-broken", "the second loss of a log: its leaf 0 is a leaf 04, so leaves keep their index")
+def changed_leaf_after_a_second_loss() -> tuple[FakeLog, Value]:
+    _, log = lost()
+    new = begin(log, THIRD)
+    new.leaves[6] = new.leaves[6][:-1] + b"?"
+    return log, changed(log, new, 6, shift=0)
+
+
+@case("chain-broken", "the declared note is of another tree than the one that shows the leaf")
+def changed_leaf_under_another_note_of_the_old_origin() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6, note=log.checkpoint(21))
+
+
+@case(NOTHING, "an honest log: the leaf is the same")
+def changed_leaf_that_is_the_same() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    return log, changed(log, new, 6)
+
+
+@case(NOTHING, "[R] an honest log: map commitments are made anew")
+def changed_leaf_that_is_a_commitment_made_anew() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    return log, changed(log, new, 20)
+
+
+@case(
+    NOTHING, "[R] an honest log: what was lost is below the declared note's size, and something else stands there now"
+)
+def changed_leaf_that_was_lost() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    return log, changed(log, new, 21)
+
+
+@case(NOTHING, "[R] an honest log: its neighbour in place of the leaf, since leaf 0 says that all have moved by one")
+def changed_leaf_in_another_place() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    return log, changed(log, new, 6, shift=0)
+
+
+@case(NOTHING, "[R] an honest log after a second loss, as if leaves moved again")
+def changed_leaf_after_a_second_loss_in_another_place() -> tuple[FakeLog, Value]:
+    _, log = lost()
+    return log, changed(log, begin(log, THIRD), 6)
+
+
+@case(NOTHING, "[R] an honest log after a second loss: leaf 04 of the old origin is left out, and names another note")
+def changed_leaf_that_names_the_note() -> tuple[FakeLog, Value]:
+    _, log = lost()
+    return log, changed(log, begin(log, THIRD), 0, shift=0)
+
+
+@case(NOTHING, "[R] an honest log after a second loss, and as its leaf 0 one that would move all leaves")
+def changed_leaf_with_another_leaf_0() -> tuple[FakeLog, Value]:
+    _, log = lost()
+    value = changed(log, begin(log, THIRD), 6)
+    value["leaves"][0] = encode_base64(log.leaves[1])
+    return log, value
+
+
+@case(NOTHING, "[R] a leaf that the old origin never had")
+def changed_leaf_that_was_made_up() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    value = changed(log, new, 6)
+    value["leaves"][1] = encode_base64(b"\x01" + digest(b"made up", 0) * 2 + bytes(8))
+    return log, value
+
+
+@case(NOTHING, "[R] a leaf that the new origin never had")
+def changed_leaf_that_stands_nowhere() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    value = changed(log, new, 6)
+    value["leaves"][2] = encode_base64(b"\x01" + digest(b"made up", 0) * 2 + bytes(8))
+    return log, value
+
+
+@case(NOTHING, "[R] the log never said that it goes on so: somebody else did")
+def changed_leaf_with_a_declaration_by_another_key() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6, signer=new)
+
+
+@case(NOTHING, "[R] an honest log that kept less: the number was raised after it was signed")
+def changed_leaf_with_more_kept_than_was_signed() -> tuple[FakeLog, Value]:
+    log, new = lost()
+    value = changed(log, new, 21)
+    value["declared"][0]["kept"] = "26"
+    return log, value
+
+
+@case(NOTHING, "[R] the new tree is signed by another key than the one that was handed on to")
+def changed_leaf_under_another_key() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6, key=log.signer.verifier_key.public_key)
+
+
+@case(NOTHING, "[R] the new tree is one of another origin, with the same key")
+def changed_leaf_under_another_origin() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    other = FakeLog("log.example/else", new.signer.secret_bytes())
+    other.leaves = new.leaves
+    return log, changed(log, new, 6) | {"notes": [log.checkpoint().decode(), other.checkpoint().decode()]}
+
+
+@case(NOTHING, "[R] the old tree is signed by another key of its origin's name")
+def changed_leaf_of_an_old_tree_by_another_key() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    other = FakeLog(log.origin, b"\x08" * 32)
+    other.leaves = log.leaves
+    return log, changed(log, new, 6) | {"notes": [other.checkpoint().decode(), new.checkpoint().decode()]}
+
+
+@case(NOTHING, "a loss that is declared for the origin of its own note")
+def changed_leaf_of_one_origin() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    value["declared"] = [successor(log, log.origin, kept=KEPT, key=log.signer.verifier_key.public_key)]
+    return log, value
+
+
+@case(MALFORMED, "two declarations")
+def changed_leaf_of_two_declarations() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    return log, value | {"declared": value["declared"] * 2}
+
+
+@case(MALFORMED, "leaf 0 is left out")
+def changed_leaf_without_leaf_0() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    return log, value | {"leaves": value["leaves"][1:]}
+
+
+@case(MALFORMED, "a fourth path")
+def changed_leaf_with_a_path_too_many() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    return log, value | {"paths": [*value["paths"], ""]}
+
+
+@case(MALFORMED, "one hash too many on a path: it fits no tree of this size")
+def changed_leaf_with_a_hash_too_many() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    hashes = [*path(6, log.leaves), bytes(32)]
+    value["paths"][1] = encode_base64(b"".join(hashes))
+    return log, value
+
+
+@case(MALFORMED, "an index that the old tree does not have")
+def changed_leaf_beyond_the_old_tree() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6) | {"index": "26"}
+
+
+@case(MALFORMED, "a leaf longer than tiles can hold")
+def changed_leaf_that_is_too_long() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    log.leaves[6] = bytes([9]) * 65_536
+    return log, changed(log, new, 6)
+
+
+@case(MALFORMED, "a declaration without the number of leaves that were kept")
+def changed_leaf_without_what_was_kept() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    value = changed(log, new, 6)
+    del value["declared"][0]["kept"]
+    return log, value
+
+
+@case(
+    NOTHING,
+    "[R] the key that was handed on to is none: whatever is shown under a point of small order is nobody's word",
+)
+def changed_leaf_under_a_weak_key() -> tuple[FakeLog, Value]:
+    log, new = lying()
+    return log, changed(log, new, 6, key=b"\x01" + bytes(31))

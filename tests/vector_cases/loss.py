@@ -204,7 +204,7 @@ def note_of_a_declared_loss_from_another_log() -> Ask:
     line = f"log {format_vkey(other.verifier_key)}\n".encode()
     world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
     key = world.log.verifier_key.public_key
-    message = loss_message(SECOND, key, note)
+    message = loss_message(SECOND, key, world.declared[0].kept, note)
     return Ask(world, with_declared(world, note=note, signature=other.sign(message)))
 
 
@@ -213,7 +213,7 @@ def declared_loss_not_signed_by_the_old_key() -> Ask:
     """[R] Another log of the policy takes this one's name and last note, and signs for itself."""
     world = lost()
     one = world.declared[0]
-    message = loss_message(SECOND, one.key, one.note)
+    message = loss_message(SECOND, one.key, one.kept, one.note)
     return Ask(world, with_declared(world, signature=world.log.sign(message)))
 
 
@@ -225,7 +225,7 @@ def declared_loss_signed_by_a_key_that_did_not_sign_the_note() -> Ask:
     line = f"log {format_vkey(other.verifier_key)}\n".encode()
     world.policy_text, world.auditors_text = line + world.policy_text, line + world.auditors_text
     one = world.declared[0]
-    return Ask(world, with_declared(world, signature=other.sign(loss_message(SECOND, one.key, one.note))))
+    return Ask(world, with_declared(world, signature=other.sign(loss_message(SECOND, one.key, one.kept, one.note))))
 
 
 @case(NOT_PROVEN, "loss-note")
@@ -233,7 +233,7 @@ def declared_loss_with_a_key_that_the_policy_lacks() -> Ask:
     """The declaration hands on to a key which the user's policy does not name under the new origin."""
     world = lost()
     old, key = world.old_logs[0], world.old_logs[0].verifier_key.public_key
-    message = loss_message(SECOND, key, world.declared[0].note)
+    message = loss_message(SECOND, key, world.declared[0].kept, world.declared[0].note)
     return Ask(world, with_declared(world, key=key, signature=old.sign(message)))
 
 
@@ -244,7 +244,7 @@ def note_of_a_declared_loss_that_leaf_0_does_not_name() -> Ask:
     older = world.notes[4]
     world.declare_loss(4)
     key = world.log.verifier_key.public_key
-    message = loss_message(SECOND, key, older)
+    message = loss_message(SECOND, key, 4, older)
     return Ask(world, with_declared(world, note=older, signature=world.old_logs[0].sign(message)))
 
 

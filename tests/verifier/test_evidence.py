@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from tests.fakes import NOW, FakeLog, digest
 from tests.make_vectors import FOLDER, evidence_vectors
-from tests.vector_cases.evidence import CASES, WITNESS, cosigned, replay, skipping, spell, two
+from tests.vector_cases.evidence import (
+    CASES,
+    SECOND,
+    THIRD,
+    WITNESS,
+    begin,
+    changed,
+    cosigned,
+    replay,
+    skipping,
+    spell,
+    two,
+)
 from tests.vector_cases.loss import written
 from verifier.commands.inspect import evidence_text
 from verifier.entry import Operation
@@ -48,7 +60,7 @@ def test_evidence_vectors_are_what_the_generator_makes() -> None:
     assert expected == {"fork", "rollback", "chain-broken", "map-wrong", "NOTHING", "MALFORMED"}
 
 
-@pytest.mark.parametrize("name", ["two-roots", "other-prefix", "seq-skipped", "wrong-map-committed"])
+@pytest.mark.parametrize("name", ["two-roots", "other-prefix", "changed-leaf", "seq-skipped", "wrong-map-committed"])
 def test_evidence_with_any_byte_changed_convicts_of_nothing_else(name: str) -> None:
     """A changed byte proves nothing, or what was proven before: no forger gets a new claim out of a file."""
     case = json.loads((FOLDER / "evidence" / f"{name}.json").read_bytes())
@@ -76,6 +88,21 @@ def test_evidence_never_convicts_an_honest_log(rounds: list[list[int]], data: st
     kept = {chain["chain"] for chain in replay(log, max(start, 0), end + 1, sorted(shown))["chains"]}
     value["chains"] = [chain for chain in value["chains"] if chain["chain"] in kept]
     with pytest.raises(NotProven, match="every leaf"):
+        verify_evidence(parse_evidence(spell(value).encode()), [parse_vkey(log.vkey)])
+
+
+@given(st.integers(1, 12), st.integers(0, 5), st.integers(0, 2), st.data())
+def test_changed_leaf_never_convicts_an_honest_log(entries: int, more: int, losses: int, data: st.DataObject) -> None:
+    """Whatever an honest log has kept and lost, none of its leaves beside any of those after it proves anything."""
+    log = FakeLog().grow(entries).grow(more)
+    for origin in (SECOND, THIRD)[:losses]:
+        log = begin(log, origin, data.draw(st.integers(1, len(log.leaves))))
+    kept = data.draw(st.integers(0, len(log.leaves)))
+    new = begin(log, "log.example/one/4", kept)
+    index = data.draw(st.integers(0, len(log.leaves) - 1))
+    shift = data.draw(st.integers(-index, len(new.leaves) - 1 - index))
+    value = changed(log, new, index, shift, kept=kept)
+    with pytest.raises((NotProven, Malformed)):
         verify_evidence(parse_evidence(spell(value).encode()), [parse_vkey(log.vkey)])
 
 

@@ -190,7 +190,7 @@ def tmp_path_of(tmp_path: Path) -> Path:
 
 def test_loss_file_has_one_spelling() -> None:
     """What is written is read back; other spellings, other formats and too much are refused."""
-    one = Declared(b"note\n", bytes(32), bytes(64))
+    one = Declared(b"note\n", bytes(32), 3, bytes(64))
     data = format_loss([one, one])
     assert parse_loss(data) == [one, one]
     for bad, why in (

@@ -45,7 +45,7 @@ lines = st.builds(Line, st.binary(max_size=150), shown, shown, shown)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 notes = texts.map(str.encode)
 brackets = st.none() | st.builds(Bracket, notes, few)
-declared = st.builds(Declared, notes, hashes, st.binary(min_size=64, max_size=64))
+declared = st.builds(Declared, notes, hashes, numbers, st.binary(min_size=64, max_size=64))
 losses = st.none() | st.builds(Loss, st.lists(declared, min_size=1, max_size=2), few)
 sinces = st.none() | st.builds(Since, numbers, few)
 log_names = st.builds(
@@ -90,7 +90,7 @@ SAMPLE = Proof(
     *([ONE], [ONE], Included(2, [ONE]), Bracket(b"first\n", [ONE]), Bracket(b"before\n", []), Since(3, [ONE]), None),
     [Earlier(ONE, ONE, LINE, 1, [ONE])],
     [Replaced(3, 0, ONE, [LINE], 2, [ONE], Absence(ONE + ONE, [ONE]))],
-    Loss([Declared(b"lost\n", ONE, bytes(64))], [ONE]),
+    Loss([Declared(b"lost\n", ONE, 3, bytes(64))], [ONE]),
 )
 TEXT = format_proof(SAMPLE).decode()
 

@@ -23,7 +23,7 @@ from verifier.words import escape, when
 _FAULTS = {
     "fork": "The log has shown two histories.",
     "rollback": "An older tree of the log was signed as the newest one after a later one.",
-    "chain-broken": "The log holds a leaf that does not follow its chain.",
+    "chain-broken": "The log holds a leaf that is not the one which has to stand there.",
     "map-wrong": "The log has committed to a map that its own leaves do not give.",
 }
 

@@ -30,6 +30,7 @@ _KINDS = {
     "rolled-back": "One witness cosigned a smaller tree after a bigger one, so the log went back.",
     "two-histories": "Two signed histories of one file differ at a step that they share.",
     "two-successors": "The log declared a loss twice, and goes on under two origins after one.",
+    "changed-leaf": "A leaf that the log said it has kept is another one under the origin after a declared loss.",
     "broken-replay": "Leaves of a signed tree break the rules: a chain that is not followed, or a wrong map.",
 }
 
@@ -218,7 +219,9 @@ def evidence_data(evidence: Evidence) -> dict[str, object]:
         "seen": str(evidence.seen),
         "notes": [note.decode("utf-8") for note in evidence.notes],
         "proofs": [proof_data(proof) for proof in evidence.proofs],
-        "declared": [{"origin": origin, "key": one.key.hex()} for origin, one in evidence.declared],
+        "declared": [
+            {"origin": origin, "key": one.key.hex(), "kept": str(one.kept)} for origin, one in evidence.declared
+        ],
         "leaves": str(len(evidence.leaves)),
         "chains": [known.place.key.hex() for known in evidence.chains],
         "verdict": None,
@@ -234,8 +237,12 @@ def evidence_text(evidence: Evidence) -> str:
     for number, proof in enumerate(evidence.proofs, 1):
         lines += [f"history {number}:", proof_text(proof), ""]
     for origin, one in evidence.declared:
-        lines += [f"goes on as {escape(origin)}, key {one.key.hex()}", *_note_lines("from", one.note)]
-    if evidence.leaves:
+        lines += [f"goes on as {escape(origin)}, key {one.key.hex()}, with the leaves below {one.kept}"]
+        lines += _note_lines("from", one.note)
+    if evidence.paths:
+        lines += [f"leaf {evidence.leaf_index} before, and what stands in its place (leaf 0 tells where that is):"]
+        lines += [f"  {leaf.hex()}" for leaf in evidence.leaves[1:]]
+    elif evidence.leaves:
         last = evidence.size + len(evidence.leaves) - 1
         lines += [f"leaves {evidence.size} to {last}: the last one is accused"]
         lines += [f"  chain {known.place.key.hex()}: {_tip_text(known)}" for known in evidence.chains]
