@@ -6,6 +6,7 @@ reference, from a fake log that signs whatever it is told to.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,17 @@ from tests.fakes import NOW, FakeLog, digest, map_value
 from tests.reference import consistency, mth, path, split
 from verifier.encoding import encode_base64
 from verifier.loss import loss_leaf, loss_message
-from verifier.note import COSIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, parse_note, sign_note
+from verifier.note import (
+    COSIGNATURE,
+    Note,
+    Signature,
+    SignerKey,
+    cosign,
+    format_note,
+    format_vkey,
+    parse_note,
+    sign_note,
+)
 from verifier.proof import format_proof
 
 FORMAT = "nextcloud-audit/evidence/1-draft"
@@ -797,4 +808,7 @@ def changed_leaf_without_what_was_kept() -> tuple[FakeLog, Value]:
 )
 def changed_leaf_under_a_weak_key() -> tuple[FakeLog, Value]:
     log, new = lying()
-    return log, changed(log, new, 6, key=b"\x01" + bytes(31))
+    weak, text = b"\x01" + bytes(31), parse_note(new.checkpoint()).text
+    key_id = hashlib.sha256(new.origin.encode() + b"\n\x01" + weak).digest()[:4]
+    anybody = format_note(Note(text, (Signature(new.origin, key_id, weak + bytes(32)),)))  # R = A, S = 0
+    return log, changed(log, new, 6, key=weak) | {"notes": [log.checkpoint().decode(), anybody.decode()]}

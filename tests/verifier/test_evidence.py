@@ -106,6 +106,17 @@ def test_changed_leaf_never_convicts_an_honest_log(entries: int, more: int, loss
         verify_evidence(parse_evidence(spell(value).encode()), [parse_vkey(log.vkey)])
 
 
+def test_changed_leaf_of_two_honest_logs() -> None:
+    """[R] A reader may know several logs: the leaf of one beside what another one has kept proves nothing."""
+    log, other = FakeLog().grow(20).grow(4), FakeLog("log.example/other", b"\x08" * 32).grow(20, chains=7).grow(4)
+    value = changed(log, begin(log), 6)
+    shown = changed(other, begin(log), 6)
+    value |= {name: shown[name] for name in ("notes", "leaves", "paths")}
+    keys = [parse_vkey(log.vkey), parse_vkey(other.vkey)]
+    with pytest.raises(NotProven, match="of two logs"):
+        verify_evidence(parse_evidence(spell(value).encode()), keys)
+
+
 def test_rollback_beside_a_line_that_does_not_hold_proves_nothing() -> None:
     """[R] One known line that is forged makes a note worthless, whichever cosigner is looked at first."""
     log = FakeLog().grow(9).grow(4)
