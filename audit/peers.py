@@ -36,6 +36,7 @@ from urllib.parse import urlsplit
 from audit.errors import Refused
 from verifier.encoding import check_text, decode_decimal, tagged, text
 from verifier.errors import Malformed, Usage
+from verifier.lint import best_threshold
 from verifier.note import COSIGNATURE, VerifierKey, check_name, format_vkey, parse_vkey
 from verifier.policy import (
     AUDITOR_SUFFIX,
@@ -47,7 +48,6 @@ from verifier.policy import (
     Log,
     Policy,
     Witness,
-    best_threshold,
     check_separate,
     fingerprint,
     format_policy,

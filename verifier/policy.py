@@ -36,13 +36,12 @@ All of them are exact, since members of different groups are different cosigners
 members each and share 2k - n at least; they can share just the smallest ones, and overlap there as little as those
 can.)
 
-Not checked here: who operates a cosigner, and whether a policy is a good one (`lint` says what is worth a thought,
-with the operators that its caller knows of).
+Not checked here: who operates a cosigner, and whether a policy is a good one (`verifier.lint`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from verifier.encoding import MAX_U64, decode_decimal, tagged
@@ -104,17 +103,17 @@ class Policy(NamedTuple):
     @property
     def q(self) -> int:
         """The size of the smallest quorum: so many cosigners have to lie before a false time or tree passes."""
-        return _fold(self, lambda _: 1, lambda k, sizes: sum(sizes[:k]))
+        return fold_quorum(self, lambda _: 1, lambda k, sizes: sum(sizes[:k]))
 
     @property
     def ov(self) -> int:
         """The smallest overlap of two quorums: so many cosigners have to lie before two histories both pass."""
-        return _fold(self, lambda _: 1, lambda k, overlaps: sum(overlaps[: max(0, 2 * k - len(overlaps))]))
+        return fold_quorum(self, lambda _: 1, lambda k, overlaps: sum(overlaps[: max(0, 2 * k - len(overlaps))]))
 
     @property
     def stoppers(self) -> int:
         """The fewest cosigners without whom no quorum is met (0 for `quorum none`, which nobody can stop)."""
-        return _fold(self, lambda _: 1, lambda k, sizes: sum(sizes[: len(sizes) - k + 1]))
+        return fold_quorum(self, lambda _: 1, lambda k, sizes: sum(sizes[: len(sizes) - k + 1]))
 
 
 class Cosigned(NamedTuple):
@@ -292,18 +291,18 @@ def quorum_met(policy: Policy, times: Mapping[str, int]) -> bool:
     """Whether these cosigners satisfy the quorum."""
     if policy.quorum == NONE:
         return True
-    return bool(_fold(policy, lambda name: int(name in times), lambda k, met: int(sum(met) >= k)))
+    return bool(fold_quorum(policy, lambda name: int(name in times), lambda k, met: int(sum(met) >= k)))
 
 
 def not_later_than(policy: Policy, times: Mapping[str, int]) -> int | None:
     """The smallest T such that the cosigners with a time of at most T satisfy the quorum; None if there is none."""
-    time = _fold(policy, lambda name: times.get(name, _NEVER), lambda k, ts: ts[k - 1])
+    time = fold_quorum(policy, lambda name: times.get(name, _NEVER), lambda k, ts: ts[k - 1])
     return time if 0 < time < _NEVER else None
 
 
 def still_newest_at(policy: Policy, times: Mapping[str, int]) -> int | None:
     """The largest T such that the cosigners with a time of at least T satisfy the quorum; None if there is none."""
-    return _fold(policy, lambda name: times.get(name, 0), lambda k, ts: ts[-k]) or None
+    return fold_quorum(policy, lambda name: times.get(name, 0), lambda k, ts: ts[-k]) or None
 
 
 def describe_quorum(policy: Policy) -> str:
@@ -312,7 +311,7 @@ def describe_quorum(policy: Policy) -> str:
     return f"{policy.quorum} ({group.threshold} of {len(group.members)})" if group else policy.quorum
 
 
-def _fold(policy: Policy, of_witness: Callable[[str], int], of_group: Callable[[int, list[int]], int]) -> int:
+def fold_quorum(policy: Policy, of_witness: Callable[[str], int], of_group: Callable[[int, list[int]], int]) -> int:
     """The quorum's value: a group's is made of its threshold and the sorted values of its members. 0 for `none`."""
     values = {name: of_witness(name) for name in policy.witnesses}
     for name, group in policy.groups.items():
@@ -320,7 +319,7 @@ def _fold(policy: Policy, of_witness: Callable[[str], int], of_group: Callable[[
     return values.get(policy.quorum, 0)
 
 
-# Judging a policy
+# Two policies
 
 
 def check_separate(witnesses: Policy, auditors: Policy) -> None:
@@ -333,141 +332,6 @@ def check_separate(witnesses: Policy, auditors: Policy) -> None:
     for name, auditor in auditors.witnesses.items():
         if auditor.key.public_key in public_keys:
             raise Malformed("auditor's public key is a witness's as well", "policies", name)
-
-
-def lint(policy: Policy, operators: Mapping[str, str] | None = None) -> list[str]:
-    """What is worth a thought before trusting this policy, with the better choice; nothing if it is sound.
-
-    `operators` says of cosigners, by name, who runs them. Of the others the host name in the key is taken for that.
-    """
-    one, many = ("auditor", "auditors") if policy.kind == AUDITORS else ("witness", "witnesses")
-    warnings = []
-    if not policy.logs:
-        warnings.append("no log is named, so no checkpoint can be accepted")
-    if policy.quorum == NONE:
-        warnings.append(
-            f"quorum none: nothing is asked of any {one}, so the log's word stands alone; {_better(policy)}"
-        )
-    elif policy.kind == AUDITORS:
-        if policy.q == 1:
-            warnings.append(f"q = 1: a single lying auditor makes a wrong state pass as current; {_better(policy)}")
-    elif policy.ov == 0:
-        warnings.append(
-            "ov = 0: two quorums need not share a witness, so two histories can pass though nobody lies; "
-            + _better(policy)
-        )
-    elif policy.ov == 1:
-        warnings.append(
-            "ov = 1: a single lying witness lets two histories pass (to stand f liars takes 3f + 1); " + _better(policy)
-        )
-    if policy.stoppers == 1:
-        warnings.append(f"a single {one} that is down stops all proofs from getting newer; {_better(policy)}")
-    by_operator = _lint_operators(policy, operators or {}, one)
-    return warnings + list(by_operator.values()) + _lint_names(policy, {*(operators or {}), *by_operator}, one, many)
-
-
-def lint_separate(witnesses: Policy, auditors: Policy) -> list[str]:
-    """What is wrong between the two files; nothing if they belong together."""
-    try:
-        check_separate(witnesses, auditors)
-    except Malformed as error:
-        return [
-            f"{error}: no client accepts these two together; a node has one key for each role, {AUDITOR_SUFFIX} last"
-        ]
-    witnessing = {witness.key.name for witness in witnesses.witnesses.values()}
-    alone = [
-        name for name, a in auditors.witnesses.items() if a.key.name.removesuffix(AUDITOR_SUFFIX) not in witnessing
-    ]
-    return [f"auditors whose node is no witness here, which is unusual: {', '.join(alone)}"] if alone else []
-
-
-def operator_of(policy: Policy, name: str, operators: Mapping[str, str]) -> str:
-    """Who runs this cosigner, as declared, or as the host name in its key suggests."""
-    return operators.get(name) or _host(policy.witnesses[name].key.name)
-
-
-def best_threshold(n: int) -> int:
-    """How many of n make a quorum: the least that stands f = (n - 1) // 3 liars, which leaves f that may be down."""
-    return (n + (n - 1) // 3) // 2 + 1
-
-
-def _better(policy: Policy) -> str:
-    """The least change that stands one liar, and one that is down."""
-    n = _width(policy, policy.quorum) if policy.quorum != NONE else len(policy.witnesses)
-    if n < 4:
-        return "better: 3 of 4, under four operators"
-    return f"better: {best_threshold(n)} of {n}"
-
-
-def _width(policy: Policy, name: str) -> int:
-    """How many members the widest group has that a quorum needs."""
-    group = policy.groups.get(name)
-    if group is None:
-        return 1
-    nested = [_width(policy, member) for member in group.members] if group.threshold == len(group.members) else []
-    return max([len(group.members), *nested])
-
-
-def _lint_operators(policy: Policy, operators: Mapping[str, str], one: str) -> dict[str, str]:
-    """What an operator of several cosigners can do alone. Who runs one is covered by q, ov and stoppers."""
-    run_by: dict[str, list[str]] = {}
-    for name in policy.witnesses:
-        if name in _used(policy):
-            run_by.setdefault(operator_of(policy, name, operators), []).append(name)
-    warnings = {}
-    for operator, names in sorted(run_by.items()):
-        if len(names) < 2:
-            continue
-        rest = dict.fromkeys([name for name in policy.witnesses if name not in names], 1)
-        if quorum_met(policy, dict.fromkeys(names, 1)):
-            why = f"fills a quorum alone ({', '.join(names)})"
-        elif policy.kind == WITNESSES and policy.ov > 0 and _overlap_without(policy, names) == 0:
-            why = f"can let two histories pass alone ({', '.join(names)})"
-        elif not quorum_met(policy, rest):
-            why = f"can stop all proofs from getting newer alone ({', '.join(names)})"
-        else:
-            continue
-        warnings[operator] = f"operator {operator} {why}; better: its nodes in a group that counts as one {one}"
-    return warnings
-
-
-def _overlap_without(policy: Policy, liars: Sequence[str]) -> int:
-    """The fewest cosigners that two quorums share, these not counted: 0 if they alone can let two histories pass."""
-    return _fold(policy, lambda name: int(name not in liars), lambda k, own: sum(own[: max(0, 2 * k - len(own))]))
-
-
-def _lint_names(policy: Policy, judged: Container[str], one: str, many: str) -> list[str]:
-    """Names that look like one operator and were not judged as such, and definitions that count for nothing."""
-    warnings = []
-    logs = {_host(log.key.name) for log in policy.logs}
-    by_host: dict[str, list[str]] = {}
-    for name in (used := _used(policy)) & policy.witnesses.keys():
-        by_host.setdefault(_host(policy.witnesses[name].key.name), []).append(name)
-    for host, names in sorted(by_host.items()):
-        if host in logs:
-            warnings.append(
-                f"{one} {', '.join(sorted(names))} bears the log's own host name {host}: "
-                "a log that vouches for itself adds nothing; better: leave it out"
-            )
-        elif host not in judged and len([name for name in names if name not in judged]) > 1:
-            warnings.append(f"{many} {', '.join(sorted(names))} share the host name {host}: if one operator, count one")
-    unused = [name for name in [*policy.witnesses, *policy.groups] if name not in used]
-    if unused:
-        warnings.append(f"defined, and no part of the quorum: {', '.join(unused)}")
-    return warnings
-
-
-def _used(policy: Policy) -> set[str]:
-    """The names that the quorum is made of."""
-    used = {policy.quorum}
-    for name, group in reversed(policy.groups.items()):
-        if name in used:
-            used.update(group.members)
-    return used
-
-
-def _host(key_name: str) -> str:
-    return key_name if key_name.startswith("oid/") else key_name.partition("/")[0]
 
 
 def _origins(policy: Policy) -> str:

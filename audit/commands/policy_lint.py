@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 
 from audit.commands import common, policy_common
 from verifier.errors import Usage
-from verifier.policy import AUDITORS, WITNESSES, describe_quorum, lint, lint_separate
+from verifier.lint import lint, lint_separate
+from verifier.policy import AUDITORS, WITNESSES, describe_quorum
 from verifier.words import escape
 
 DESCRIPTION = "What is weak in a policy: exit code 1 if anything is, with the better choice. Nothing is changed."

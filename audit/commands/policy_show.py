@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from audit.commands import common, policy_common
 from audit.commands.policy_common import Read
+from verifier.lint import operator_of
 from verifier.note import format_vkey
-from verifier.policy import WITNESSES, describe_quorum, fingerprint, operator_of
+from verifier.policy import WITNESSES, describe_quorum, fingerprint
 from verifier.words import count, escape
 
 DESCRIPTION = "Whom a policy believes: log, cosigners, groups, quorum, and what has to happen before it is deceived."

@@ -16,7 +16,8 @@ from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
 from audit.sources import SPECS, HintedSource, ScanSource, list_sources, make_event_keys, open_source, with_limits
 from verifier.errors import Error, Usage
-from verifier.policy import AUDITORS, Policy, lint
+from verifier.lint import lint
+from verifier.policy import AUDITORS, Policy
 from verifier.words import parse_duration
 
 LISTEN = "127.0.0.1:8460"

@@ -36,8 +36,9 @@ from audit.peers import (
     spaced,
 )
 from verifier.errors import Error, Malformed, Usage
+from verifier.lint import lint
 from verifier.note import COSIGNATURE, SIGNATURE, SignerKey, VerifierKey, format_vkey
-from verifier.policy import AUDITORS, WITNESSES, Log, fingerprint, lint, parse_policy
+from verifier.policy import AUDITORS, WITNESSES, Log, fingerprint, parse_policy
 
 ORIGIN = "log.example/files"
 LOG_URL = "https://audit.log.example"

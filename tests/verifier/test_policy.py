@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verifier import lint
 from verifier import policy as p
 from verifier.errors import BadSignature, Error, Malformed, QuorumNotMet
 from verifier.note import COSIGNATURE, SIGNATURE, Note, Signature, SignerKey, cosign, format_vkey, sign_note
@@ -445,7 +446,7 @@ def test_separate_policies_share_the_log_alone() -> None:
 )
 def test_lint_says_what_is_weak(policy: Policy, warnings: list[str]) -> None:
     """Each weakness gives one line, a sound policy none."""
-    found = p.lint(policy)
+    found = lint.lint(policy)
     assert len(found) == len(warnings), found
     assert all(line.startswith(start) for line, start in zip(found, warnings, strict=True))
 
@@ -458,14 +459,14 @@ def test_lint_names_what_looks_like_one_operator() -> None:
     policy = read(
         f"log LOG;witness o {keys[0]};witness t {keys[1]};witness u {keys[2]};witness v V1;group g 3 o t u v;quorum g"
     )
-    assert p.lint(policy) == [
+    assert lint.lint(policy) == [
         "operator t.example can let two histories pass alone (t, u); "
         "better: its nodes in a group that counts as one witness",
         "witness o bears the log's own host name log.example: a log that vouches for itself adds nothing; "
         "better: leave it out",
     ]
     apart = {"t": "the university", "u": "the library"}
-    assert len(p.lint(policy, apart)) == 1, "who was declared is not guessed about"
+    assert len(lint.lint(policy, apart)) == 1, "who was declared is not guessed about"
 
 
 @pytest.mark.parametrize(
@@ -480,7 +481,7 @@ def test_lint_names_what_looks_like_one_operator() -> None:
 )
 def test_lint_says_what_one_operator_can_do_alone(k: int, kind: Kind, run_by_x: int, does: str | None) -> None:
     """Whoever runs several nodes can lie with all of them, whatever their names."""
-    found = p.lint(k_of_n(k, 4, kind), {f"w{i}": "x" for i in range(run_by_x)})
+    found = lint.lint(k_of_n(k, 4, kind), {f"w{i}": "x" for i in range(run_by_x)})
     assert [line for line in found if line.startswith("operator x ")] == (
         []
         if does is None
@@ -501,7 +502,7 @@ def test_operators_equal_brute_force(leaves: int) -> None:
         quorums = [who for who in subsets(policy) if is_satisfied(policy, policy.quorum, who)]
         forks = policy.ov > 0 and any(one & other <= names for one in quorums for other in quorums)
         stops = frozenset(policy.witnesses) - names not in quorums
-        lines = [line for line in p.lint(policy, dict.fromkeys(names, "x")) if line.startswith("operator x ")]
+        lines = [line for line in lint.lint(policy, dict.fromkeys(names, "x")) if line.startswith("operator x ")]
         assert bool(lines) == (names in quorums or forks or stops), policy
         if lines and names not in quorums:
             assert ("two histories" in lines[0]) == forks
@@ -509,20 +510,20 @@ def test_operators_equal_brute_force(leaves: int) -> None:
 
 def test_lint_names_the_better_choice() -> None:
     """A weak number comes with one that stands a liar."""
-    assert "; better: 4 of 5" in p.lint(k_of_n(3, 5))[0]
-    assert "; better: 3 of 4" in p.lint(k_of_n(4, 4))[0]
-    assert "; better: 3 of 4, under four operators" in p.lint(k_of_n(2, 3))[0]
-    assert [p.best_threshold(n) for n in (1, 2, 3, 4, 5, 7, 10)] == [1, 2, 2, 3, 4, 5, 7]
+    assert "; better: 4 of 5" in lint.lint(k_of_n(3, 5))[0]
+    assert "; better: 3 of 4" in lint.lint(k_of_n(4, 4))[0]
+    assert "; better: 3 of 4, under four operators" in lint.lint(k_of_n(2, 3))[0]
+    assert [lint.best_threshold(n) for n in (1, 2, 3, 4, 5, 7, 10)] == [1, 2, 2, 3, 4, 5, 7]
     for n in range(4, 8):
-        assert p.lint(k_of_n(p.best_threshold(n), n)) == []
+        assert lint.lint(k_of_n(lint.best_threshold(n), n)) == []
 
 
 def test_lint_separate_names_a_key_in_two_roles() -> None:
     """One key in both files, and an auditor that comes from nowhere, are said."""
     twice = SignerKey("w0.example/witness/auditor", COSIGNATURE, bytes([0]) * 32)
     auditors = read(f"log LOG;witness a {format_vkey(twice.verifier_key)};quorum a", AUDITORS)
-    assert "auditor's public key is a witness's as well" in p.lint_separate(k_of_n(3, 4), auditors)[0]
-    assert "no witness here" in p.lint_separate(k_of_n(3, 4), k_of_n(3, 4, AUDITORS))[0]
+    assert "auditor's public key is a witness's as well" in lint.lint_separate(k_of_n(3, 4), auditors)[0]
+    assert "no witness here" in lint.lint_separate(k_of_n(3, 4), k_of_n(3, 4, AUDITORS))[0]
     own = SignerKey("w0.example/witness/auditor", COSIGNATURE, b"\xaa" * 32)
     auditors = read(f"log LOG;witness a {format_vkey(own.verifier_key)};quorum a", AUDITORS)
-    assert p.lint_separate(k_of_n(3, 4), auditors) == []
+    assert lint.lint_separate(k_of_n(3, 4), auditors) == []

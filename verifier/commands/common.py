@@ -24,7 +24,6 @@ from verifier.policy import (
     Policy,
     check_separate,
     fingerprint,
-    lint,
     parse_policy,
 )
 from verifier.state import LogState
@@ -114,6 +113,8 @@ def parse_policies(policy: bytes, auditors: bytes) -> tuple[Policy, Policy]:
 
 def read_policies(args: Namespace) -> tuple[bytes, bytes]:
     """The policy files that the user names, with what a linter has to say about them on standard error."""
+    from verifier.lint import lint
+
     data = [read_bounded(path, MAX_POLICY_SIZE, where) for path, where in _policy_files(args)]
     for policy, path in zip(parse_policies(*data), (args.policy, args.auditors), strict=True):
         for warning in lint(policy):
