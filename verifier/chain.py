@@ -530,7 +530,7 @@ def _same(step: Step, what: str, got: object, want: object) -> None:
 
 _Rule = Callable[[Chain, Step], None]
 _NEW, _LIVE, _DELETED, _OPEN = {"new"}, {"live"}, {"deleted"}, {"live", "deleted"}
-_RULE_OF: dict[Operation, tuple[set[str], _Rule]] = {
+_RULES: dict[Operation, tuple[set[str], _Rule]] = {
     Operation.CREATED: (_NEW, Chain._begin),
     Operation.WRITTEN: (_LIVE, Chain._written),
     Operation.MOVED: (_LIVE, Chain._moved),
@@ -547,5 +547,3 @@ _RULE_OF: dict[Operation, tuple[set[str], _Rule]] = {
     Operation.ERASED: (_OPEN, Chain._erased),
     Operation.CLOSED: (_OPEN, Chain._closed),
 }
-_NOWHERE: tuple[set[str], _Rule] = set(), Chain._begin
-_RULES = (_NOWHERE, *[_RULE_OF[operation] for operation in Operation])  # by code: hashing an Enum member is slow

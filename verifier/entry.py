@@ -28,14 +28,13 @@ Not checked here: whether an operation may follow the one before it (`verifier.c
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from hashlib import sha3_256
 from struct import Struct
 from typing import Any, TypeVar
 
 from verifier.encoding import HASH_SIZE, MAX_U64, Reader, tag, u8, u16, u64
 from verifier.errors import Malformed
-from verifier.record import NamedTuple, make
+from verifier.record import IntEnum, NamedTuple, make
 
 FORMAT = 1
 SALT_SIZE = 32
@@ -379,14 +378,14 @@ def _decode_closed(r: Reader) -> Closed:
 
 _OPERATIONS = {int(operation): operation for operation in Operation}
 _CONTEXT_FIELDS = {int(field): field for field in ContextField}
-_ARGUMENTS: dict[int, Callable[[Reader], Argument | None]] = {  # by code: hashing an Enum member is slow
-    Operation.REVERTED.value: _decode_reverted,
-    Operation.EXPIRED.value: _decode_expired,
-    Operation.ADOPTED.value: _decode_predecessor,
-    Operation.GAP.value: _decode_gap,
-    Operation.SEALED.value: _decode_seal,
-    Operation.ERASED.value: _decode_erased,
-    Operation.CLOSED.value: _decode_closed,
+_ARGUMENTS: dict[int, Callable[[Reader], Argument | None]] = {
+    Operation.REVERTED: _decode_reverted,
+    Operation.EXPIRED: _decode_expired,
+    Operation.ADOPTED: _decode_predecessor,
+    Operation.GAP: _decode_gap,
+    Operation.SEALED: _decode_seal,
+    Operation.ERASED: _decode_erased,
+    Operation.CLOSED: _decode_closed,
 }
 
 

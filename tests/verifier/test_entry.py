@@ -58,17 +58,17 @@ def ascending(items: st.SearchStrategy, least: int = 0) -> st.SearchStrategy:
     return st.lists(items, min_size=least, max_size=5, unique=True).map(lambda values: tuple(sorted(values)))
 
 
-taints = st.builds(Taint, hashes, numbers, st.sampled_from(TaintKind))
+taints = st.builds(Taint, hashes, numbers, st.sampled_from(list(TaintKind)))
 ARGUMENTS: dict[Operation, st.SearchStrategy] = {
     Operation.REVERTED: st.builds(Reverted, numbers),
-    Operation.EXPIRED: st.builds(Expired, st.sampled_from(ExpiryReason), ascending(numbers, 1)),
+    Operation.EXPIRED: st.builds(Expired, st.sampled_from(list(ExpiryReason)), ascending(numbers, 1)),
     Operation.ADOPTED: st.none() | st.builds(Predecessor, hashes, numbers, hashes),
-    Operation.GAP: st.builds(Gap, st.sampled_from(GapReason)),
+    Operation.GAP: st.builds(Gap, st.sampled_from(list(GapReason))),
     Operation.SEALED: st.builds(
         Seal,
         *(numbers, hashes, hashes, numbers, numbers, hashes, hashes, ascending(st.tuples(hashes, numbers)), signatures),
     ),
-    Operation.ERASED: st.builds(Erased, numbers, st.sampled_from(Part)),
+    Operation.ERASED: st.builds(Erased, numbers, st.sampled_from(list(Part))),
     Operation.CLOSED: st.builds(
         *(Closed, st.sampled_from([r for r in CloseReason if r is not CloseReason.DECLARED])),
         *(ascending(taints), st.just(b"") | signatures, st.none()),
@@ -81,7 +81,7 @@ ARGUMENTS: dict[Operation, st.SearchStrategy] = {
 
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
-    operation = draw(st.sampled_from(Operation))
+    operation = draw(st.sampled_from(list(Operation)))
     seq = draw(st.integers(0, MAX_ENTRIES - 1))
     commitments = [draw(hashes) for _ in Part]
     argument = draw(ARGUMENTS.get(operation, st.none()))
@@ -242,7 +242,9 @@ contents = st.builds(
 )
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
 paths = st.lists(names.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4).map("/".join)
-contexts = st.dictionaries(st.sampled_from(ContextField), st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
+contexts = st.dictionaries(
+    st.sampled_from(list(ContextField)), st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+)
 
 
 @given(st.none() | contents)
