@@ -138,6 +138,8 @@ class Run:
     def seen(self) -> tuple[Note, Checkpoint] | None:
         """The checkpoint that the state has pinned, opened once; None where it has none."""
         pinned = self.memory.checkpoint
+        if pinned == self.proof.checkpoint and self.checkpoint is not None:
+            return self.note, self.checkpoint  # the very bytes that step 2 has opened
         return None if pinned is None else open_checkpoint(pinned, *self.log_keys)
 
     @property

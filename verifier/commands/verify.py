@@ -273,7 +273,7 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
     stored = parse_once(file.proof) if file is not None and file.proof is not None else None
     if known is None:
         return Memory(log.checkpoint, stored)
-    other = home.read_file(log, known.file_id)
+    other = file if known.file_id == file_id else home.read_file(log, known.file_id)
     generation = parse_once(other.proof).generation if other is not None and other.proof is not None else 0
     return Memory(log.checkpoint, stored, known.file_id, generation)
 
