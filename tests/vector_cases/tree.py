@@ -10,6 +10,7 @@ from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.entry import Operation
 from verifier.map import map_value
 from verifier.note import (
+    COSIGNATURE,
     SIGNATURE,
     Note,
     Signature,
@@ -17,6 +18,7 @@ from verifier.note import (
     cosignature_message,
     format_note,
     format_vkey,
+    make_key,
     parse_note,
     sign_note,
 )
@@ -333,6 +335,16 @@ def policy_of_other_nodes() -> Ask:
     strangers.auditors_text = strangers.policy_file(strangers.auditors, 1)
     strangers.now = world.now
     return Ask(strangers, world.prove(1))
+
+
+@case("VERIFIED")
+def witness_key_that_is_no_point() -> Ask:
+    """One of three witnesses has a key with a y that no point of the curve has: its signature is missing for ever."""
+    world = created(b"one", b"two", world=World(2, 2))
+    key = make_key("n9.example", COSIGNATURE, (2).to_bytes(32, "little"))
+    added = f"witness w2 {format_vkey(key)}\ngroup g 2 w0 w1 w2\n".encode()
+    world.policy_text = world.policy_text.replace(b"group g 2 w0 w1\n", added)
+    return Ask(world, world.prove(1))
 
 
 @case(NOT_PROVEN, "unwitnessed")
