@@ -34,10 +34,10 @@ from audit.witness import FORK, parse_request
 from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
 from audit.witness_store import Evidence as Row
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
+from verifier.conviction import Proven, verify_evidence
 from verifier.errors import Error, Malformed
 from verifier.evidence import (
     MAX_LEAVES,
-    Proven,
     format_evidence,
     leaf_evidence,
     note_evidence,
@@ -45,7 +45,6 @@ from verifier.evidence import (
     prefix_evidence,
     replay_evidence,
     successor_evidence,
-    verify_evidence,
 )
 from verifier.files import write_secret_new
 from verifier.leaf import ENTRY, ENTRY_SIZE, HASH_LEAF_SIZE, MAP, MapLeaf, decode_leaf

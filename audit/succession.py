@@ -21,8 +21,8 @@ from audit.errors import PeerFailed
 from audit.witness import FINDING, Inconsistent
 from audit.witness_store import AUDITOR, WITNESS, Store
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
+from verifier.conviction import FORK
 from verifier.errors import Error, Malformed
-from verifier.evidence import FORK
 from verifier.leaf import LOSS, MAP
 from verifier.loss import MAX_LOSS_SIZE, loss_leaf, open_declared, parse_loss, shift_after
 from verifier.note import parse_note

@@ -14,7 +14,7 @@ What has been seen is the state's checkpoint and its stored whole proof of this 
 
 from __future__ import annotations
 
-from verifier import evidence
+from verifier import conviction, evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
@@ -95,11 +95,11 @@ def _refuse_two_successors(run: Run) -> None:
         raise Fork(proven.statement, value)
 
 
-def _convict(run: Run, value: dict[str, object]) -> evidence.Proven | None:
+def _convict(run: Run, value: dict[str, object]) -> conviction.Proven | None:
     """What a third person makes of this evidence; None where it shows nothing, and then it is no fork."""
     try:
         data = evidence.format_evidence(value)
-        return evidence.verify_evidence(evidence.parse_evidence(data), run.log_keys)
+        return conviction.verify_evidence(evidence.parse_evidence(data), run.log_keys)
     except (Malformed, NotVerified):
         return None
 

@@ -18,7 +18,8 @@ from audit.witness import Inconsistent, format_request
 from tests.audit.test_auditor import FINDINGS, early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
 from tests.vector_cases.evidence import begin
-from verifier.evidence import note_evidence, parse_evidence, verify_evidence
+from verifier.conviction import verify_evidence
+from verifier.evidence import note_evidence, parse_evidence
 from verifier.loss import format_loss, loss_message
 from verifier.note import parse_vkey
 from verifier.proof import Declared

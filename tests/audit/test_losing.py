@@ -43,9 +43,10 @@ from tests.verifier.test_cli import run
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.commands.closing import sign_closed
 from verifier.commands.seal import sign_seal
+from verifier.conviction import verify_evidence
 from verifier.encoding import encode_base64
 from verifier.entry import Seen, encode_seal_body
-from verifier.evidence import parse_evidence, verify_evidence
+from verifier.evidence import parse_evidence
 from verifier.loss import format_loss, loss_message, parse_loss
 from verifier.note import (
     SIGNATURE,

@@ -20,8 +20,9 @@ from audit.witness import Inconsistent, format_request
 from audit.witness_store import AUDITOR
 from tests.audit.test_auditor import early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
+from verifier.conviction import verify_evidence
 from verifier.errors import Error, Malformed, Usage
-from verifier.evidence import parse_evidence, verify_evidence
+from verifier.evidence import parse_evidence
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, format_vkey, parse_note, parse_vkey
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 

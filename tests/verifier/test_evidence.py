@@ -26,9 +26,10 @@ from tests.vector_cases.evidence import (
 )
 from tests.vector_cases.loss import written
 from verifier.commands.inspect import evidence_text
+from verifier.conviction import verify_evidence
 from verifier.entry import Operation
 from verifier.errors import BadSignature, Malformed, NotProven
-from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, history_evidence, parse_evidence, verify_evidence
+from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, history_evidence, parse_evidence
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, parse_note, parse_vkey
 
 FILES = sorted((FOLDER / "evidence").glob("*.json"))

@@ -12,8 +12,9 @@ from argparse import Namespace
 
 from verifier import outcome
 from verifier.commands import common
+from verifier.conviction import Proven, verify_evidence
 from verifier.errors import NotProven, Usage
-from verifier.evidence import MAX_HISTORIES_SIZE, Proven, parse_evidence, verify_evidence
+from verifier.evidence import MAX_HISTORIES_SIZE, parse_evidence
 from verifier.files import read_bounded
 from verifier.home import Home
 from verifier.note import COSIGNATURE, SIGNATURE, VerifierKey, parse_vkey
