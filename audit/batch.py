@@ -248,17 +248,20 @@ class Batch:
 
     def flush(self) -> None:
         """Writes what was collected, in the order of the tables' keys; chains first, as entries refer to them."""
-        run = self._conn.executemany
         chains, whole = sorted(self._chains.values()), self._whole
         self._entries.sort(key=_place)
-        run(_PUT_CHAIN, [c for c in chains if c.id in whole])
-        run(_MOVE_END, [(*c[6:8], *c[9:12], c.id) for c in chains if c.id not in whole])
-        run(_INSERT_ENTRY, self._entries)
-        run(_INSERT_PENDING, self._leaves)
+        self._write(_PUT_CHAIN, [c for c in chains if c.id in whole])
+        self._write(_MOVE_END, [(*c[6:8], *c[9:12], c.id) for c in chains if c.id not in whole])
+        self._write(_INSERT_ENTRY, self._entries)
+        self._write(_INSERT_PENDING, self._leaves)
         self._chains.clear()
         self._whole.clear()
         self._entries.clear()
         self._leaves.clear()
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            self._conn.executemany(statement, rows)
 
     # -- which chain --
 

@@ -421,6 +421,8 @@ def encode_content(content: Content | None) -> bytes:
     """Content data; None, for an operation that carries no content, is the empty string."""
     if content is None:
         return b""
+    if not content.others and len(content.sha3_256) == HASH_SIZE and 0 <= content.size <= MAX_U64:
+        return _PLAIN_CONTENT.pack(content.size, _PLAIN_FORM, content.sha3_256)
     digests = ((SHA3_256, content.sha3_256), *content.others)
     return u64(content.size) + u8(len(digests)) + b"".join(u8(a) + u8(len(d)) + d for a, d in digests)
 
