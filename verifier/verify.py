@@ -395,8 +395,9 @@ def _quorum(run: Run, policy: Policy, note: Note) -> Cosigned:
 
 def _check_one_root(run: Run, shown: Checkpoint, note: bytes) -> None:
     """[R] A tree that a log key signed has no other root than the one seen before, or the newest one, at its size."""
-    seen = None if run.seen is None else run.seen[1]
-    for known, known_note in (seen, run.memory.checkpoint), (run.checkpoint, run.proof.checkpoint):
+    pinned = run.memory.checkpoint  # these very bytes: one root
+    seen = None if pinned == note or run.seen is None else run.seen[1]
+    for known, known_note in (seen, pinned), (run.checkpoint, run.proof.checkpoint):
         if known is not None and known_note is not None and known.excludes(shown):
             from verifier.seen import two_roots
 
