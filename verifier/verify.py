@@ -71,22 +71,10 @@ def report_of(run: Run) -> Report:
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
     now = question.as_of is None
     whole = now and question.content is not None and not question.mends and not question.mends_loss
-    return Report(
-        verdict,
-        run.findings,
-        question,
-        run.proof,
-        run.chain,
-        run.checkpoint,
-        run.witnesses,
-        run.auditors,
-        run.times,
-        run.as_of,
-        run.older_version,
-        run.evidence,
-        now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK,  # pins_checkpoint
-        whole and verdict is Verdict.VERIFIED,  # pins_chain
-    )
+    pins_checkpoint = now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK
+    judged = verdict, run.findings, question, run.proof, run.chain, run.checkpoint
+    shown = run.witnesses, run.auditors, run.times, run.as_of, run.older_version, run.evidence
+    return Report(*judged, *shown, pins_checkpoint, whole and verdict is Verdict.VERIFIED)
 
 
 def check_question(trust: Trust, question: Question) -> None:
@@ -185,9 +173,8 @@ def check_continues(run: Run) -> None:
     else:
         pinned = run.proof.pinned
         if pinned is None or pinned.size != seen.size:
-            raise NotProven(
-                "unconnected", f"the proof does not start from the tree of size {seen.size} that was seen before"
-            )
+            message = f"the proof does not start from the tree of size {seen.size} that was seen before"
+            raise NotProven("unconnected", message)
         verify_consistency(seen.size, seen.root, run.tree.size, run.tree.root, pinned.hashes)
         run.continues = True
 
@@ -456,9 +443,8 @@ def _check_freshness(run: Run, times: Times) -> None:
     if as_of is None:
         if now - times.still_newest_at > run.question.max_age_s:
             age = now - times.still_newest_at
-            raise NotProven(
-                "stale", f"still the newest {age} s ago, want at most {run.question.max_age_s} s: fetch a new proof"
-            )
+            message = f"still the newest {age} s ago, want at most {run.question.max_age_s} s: fetch a new proof"
+            raise NotProven("stale", message)
         return
     if as_of == "proof":
         run.as_of = times.still_newest_at  # a quorum saw the tree then, and the entry is in it
