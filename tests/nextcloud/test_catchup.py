@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from audit import hashing
 from audit.chains import find_current, load_chain
 from audit.errors import PeerFailed
 from audit.folder import Progress
@@ -321,9 +323,18 @@ def test_throttle_holds_for_the_catch_up(town: Town) -> None:
     host.close()
 
 
-def test_catch_up_keeps_to_its_share(town: Town) -> None:
+def test_catch_up_keeps_to_its_share(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below 100% one thread hashes, and it rests as the one does that records; progress says so."""
     town.cloud.put("alice", ALICE, "a", b"x" * (3 << 20))
+
+    workers = list[int]()
+    hash_files = hashing.hash_files
+
+    def hashed(*given: Any) -> Any:
+        workers.append(given[2])
+        return hash_files(*given)
+
+    monkeypatch.setattr(hashing, "hash_files", hashed)
 
     def run(share: float) -> tuple[set[str], set[str]]:
         """Which threads slept, and what the progress said."""
@@ -342,3 +353,4 @@ def test_catch_up_keeps_to_its_share(town: Town) -> None:
 
     assert run(1.0) == (set(), {""})
     assert run(0.25) == ({"hash_0"}, {"at a share of 25%"})
+    assert workers == [2, 1]

@@ -400,6 +400,18 @@ def test_scan_takes_no_turns_for_what_events_told_of(town: Town) -> None:
     assert not share.is_hurried
 
 
+def test_file_that_an_event_names_by_path_alone_is_looked_at_beside_a_scan(town: Town) -> None:
+    """The one that was there too: that it is gone does not wait for the scan either."""
+    town.cloud.put("a", b"1", 100)
+    town.source.scan(town.job())
+    town.cloud.delete("a")
+    with town.log.store.transaction() as conn:
+        rows.add(conn, town.source.row, [Hint(0, "alice", "a")], 1, is_urgent=True)
+    town.source.line.share = town.time.share(0.25)
+    assert asyncio.run(source._Scan(town.source, town.job()).look()).recorded == 1
+    assert town.entries() == 2
+
+
 def test_between_scans_a_little_of_what_is_due_is_looked_at(town: Town) -> None:
     """A backlog is the scan's, which has turns; a look takes FEW of it, and all that is urgent."""
     with town.log.store.transaction() as conn:
