@@ -15,7 +15,7 @@ from tests.builder import SEED, World
 from verifier import keys
 from verifier.cli import main
 from verifier.commands import verify as verify_command
-from verifier.entry import Operation
+from verifier.entry import ContextField, Operation
 from verifier.note import SIGNATURE, SignerKey
 from verifier.proof import format_proof
 from verifier.seed import format_seed
@@ -408,6 +408,15 @@ def test_inspect_describes_and_gives_no_verdict(desk: Desk, capsys: pytest.Captu
     assert main(["inspect", "a.txt.proof", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] is None
     assert main(["inspect", "a.txt"]) == 4
+
+
+def test_inspect_shows_what_the_server_remarked(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as that a step's bytes are ciphertext; what cannot be printed is escaped."""
+    desk.world.record(9, Operation.CREATED, b"x", path="b", context={ContextField.REMARK: "ciphertext\u202e"})
+    desk.world.publish()
+    desk.write(9, "b", b"x")
+    assert main(["inspect", "b.proof"]) == 0
+    assert "; remark: ciphertext\\u202e\n" in capsys.readouterr().out
 
 
 # -- seed -----------------------------------------------------------------------------------------------------
