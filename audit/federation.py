@@ -3,6 +3,7 @@
     witnesses (all at once)    POST URL/add-checkpoint    old size, consistency proof, signed checkpoint
     auditors (one target)      POST URL/audit             signed checkpoint; they fetch the leaves from us
     before the first signing   GET  URL/ORIGINHASH/checkpoint    has a witness seen more of this log than we have?
+    while our clock is wrong   the same GET                      what time is it there now?
 
 A Desk holds what is asked for; couriers work in parallel, each with one request at a time, and always take the newest
 target. So the quorum never waits for a slow cosigner, whose line is added when it comes, and one that was down
@@ -14,8 +15,13 @@ A witness that answers 409 says which size it knows (the body, a decimal), and i
 more than we do, or answers 422, our store may be older than what we signed: its checkpoint with our own signature
 proves it, and a Regression stops the signing for good. A size without that checkpoint is only the witness's word.
 
+Before anything is signed, so many witnesses have said what they saw of this log that those who have not could not
+publish a tree on their own (`check_heard`): any tree that was published, one of the others has seen. A checkpoint is an
+answer, and so is a 4xx ("none", or no such endpoint, as at many public witnesses); a network that fails, a 5xx of a
+proxy or a page that is no checkpoint of ours is none.
+
 Each answer's Date says what time it is elsewhere. The median of what witnesses say is compared with our clock before
-anything is signed (`Clocks`): fewer than half of them can't stop the log.
+anything is signed (`Clocks`): fewer than half of them can't stop the log. Where it is too far away, all are asked anew.
 
 Answers are bounded in size and time, redirects are not followed, proxies and the environment not used. Connections are
 kept open.
@@ -46,7 +52,7 @@ from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
 from verifier.errors import Error
 from verifier.note import MAX_NOTE_SIZE, VerifierKey, format_vkey
-from verifier.policy import Policy, Witness
+from verifier.policy import Policy, Witness, quorum_met
 
 WITNESS_TIMEOUT_S = 10
 AUDIT_TIMEOUT_S = 60  # an auditor fetches and replays up to 262,144 leaves before it answers
@@ -74,6 +80,10 @@ class Regression(AuditError):
     """A witness has a checkpoint that we signed and no longer know: this store is older than what was published."""
 
 
+class Unheard(TryLater):
+    """Too few witnesses have said what they saw of this log."""
+
+
 class Log(Protocol):
     """What couriers need of the publisher; all of it may block, and is called in threads."""
 
@@ -85,10 +95,18 @@ class Log(Protocol):
 # What time it is elsewhere
 
 
-class Clocks:
-    """What time witnesses said it was, carried on by a clock that nobody sets (`monotonic`)."""
+def clock_that_nobody_sets() -> float:
+    """Seconds that go on while the machine sleeps, where the system counts those."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+
+class Clocks:
+    """What time witnesses said it was, carried on by a clock that nobody sets (`monotonic`).
+
+    That clock stands still while a virtual machine is paused, and one Date may have been wrong: `forget_before`.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = clock_that_nobody_sets) -> None:
         self._monotonic = monotonic
         self._heard: dict[str, tuple[float, float]] = {}  # name -> POSIX seconds, when we heard it
 
@@ -99,12 +117,19 @@ class Clocks:
         except (ValueError, TypeError, OverflowError):
             pass
 
+    def now(self) -> float:
+        return self._monotonic()
+
+    def forget_before(self, at: float) -> None:
+        """What was heard since then is all that counts, if anything was."""
+        self._heard = {name: one for name, one in self._heard.items() if one[1] >= at} or self._heard
+
     def check(self, now: int) -> None:
         """TryLater while our clock is more than CLOCK_TOLERANCE_S from the median of the witnesses'."""
         if not self._heard:
             return
         elapsed = self._monotonic()
-        there = median([said + elapsed - at for said, at in self._heard.values()])
+        there = median([said + elapsed - at for said, at in list(self._heard.values())])
         if abs(now - there) > CLOCK_TOLERANCE_S:
             way = "ahead of" if now > there else "behind"
             raise WrongClock(
@@ -136,7 +161,7 @@ class Peer:
     async def newest_seen(self, *keys: VerifierKey) -> Checkpoint | None:
         """The newest checkpoint of the log with these keys that the witness cosigned, signed by one; None for none.
 
-        For a policy's witness whose monitoring address is another one, this is a PeerFailed or None.
+        For a policy's witness that has no monitoring endpoint here, this is None as well.
         """
         path = f"/{sha256(keys[0].name.encode('utf-8')).hexdigest()}/checkpoint"
         try:
@@ -174,11 +199,14 @@ class Peer:
         message = f"{self.name}: got status {status} ({words!a})"
         if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
             raise Busy(message, _retry_after(response))
-        raise {404: Unknown, 422: Disagrees}.get(status, PeerFailed)(message)
+        if status == httpx.codes.UNPROCESSABLE_ENTITY:
+            raise Disagrees(message)
+        is_answer = httpx.codes.is_client_error(status) and status != httpx.codes.REQUEST_TIMEOUT
+        raise (Unknown if is_answer else PeerFailed)(message)
 
 
 class Unknown(PeerFailed):
-    """The peer answers 404: it does not know the log."""
+    """The peer answers 404, or another 4xx: it does not know the log, or has nothing at this address."""
 
 
 class Disagrees(PeerFailed):
@@ -407,9 +435,10 @@ class Federation:
         keep: Callable[[VerifierKey, Kept], None] = lambda key, kept: None,
     ) -> None:
         self.witness_desk, self.audit_desk = Desk(), Desk()
-        self._regressed = regressed
+        self._regressed, self._policy, self._clocks = regressed, witnesses, clocks or Clocks()
+        self._unheard = set(witnesses.witnesses)  # have not said yet what they saw of this log
         self._ours: tuple[Sequence[VerifierKey], RootOf] | None = None
-        self._peers = [Peer(client, name, witness.url, clocks) for name, witness in _reachable(witnesses)]
+        self._peers = [Peer(client, name, witness.url, self._clocks) for name, witness in _reachable(witnesses)]
         witness_work = [
             WitnessCourier(peer.name, peer, log, clock, accepted, partial(self._suspect, peer)) for peer in self._peers
         ]
@@ -432,36 +461,55 @@ class Federation:
                 group.create_task(courier.run())
 
     async def check_regression(self, keys: Sequence[VerifierKey], root_of: RootOf) -> None:
-        """Asks every witness what it saw last of this log; Regression if that is not part of our tree.
+        """Asks every witness that was not heard yet what it saw last of this log.
 
-        `root_of(size)` is the root that our tree has at a size, None beyond its end. A witness that does not answer
-        is passed over: it can't be a condition for starting. From then on one that contradicts us is asked again.
+        Regression if that is not part of our tree: `root_of(size)` is the root that it has at a size, None beyond its
+        end. A witness that does not answer is passed over, and asked the next time. One that contradicts us later is
+        asked again.
         """
         self._ours = keys, root_of
-        seen = await asyncio.gather(*[self._newest_seen(peer, keys) for peer in self._peers])
-        for peer, work, checkpoint in zip(self._peers, self._witness_work, seen, strict=True):
+        asked = [pair for pair in zip(self._peers, self._witness_work, strict=True) if pair[0].name in self._unheard]
+        seen = await asyncio.gather(*[self._ask_newest(peer, keys) for peer, _ in asked])
+        for (peer, work), checkpoint in zip(asked, seen, strict=True):
             if checkpoint is not None:
                 await _check_part(peer.name, checkpoint, root_of)
                 work.known_size = checkpoint.size
+
+    def check_heard(self) -> None:
+        """[R] Unheard while the witnesses that have not answered could have published a tree that nobody told us of."""
+        silent = sorted(self._unheard)
+        if quorum_met(self._policy, dict.fromkeys(silent, 1)):
+            raise Unheard(
+                f"nothing is signed yet: no answer from {', '.join(silent)}, and they are enough to have published "
+                "what this store has lost, if it was restored from an older copy. They are asked until they answer"
+            )
+
+    async def ask_time(self, keys: Sequence[VerifierKey]) -> None:
+        """Asks every witness anew, so that neither an old answer nor a single wrong one lasts."""
+        began = self._clocks.now()
+        await asyncio.gather(*[self._ask_newest(peer, keys) for peer in self._peers])
+        self._clocks.forget_before(began)
+
+    async def _ask_newest(self, peer: Peer, keys: Sequence[VerifierKey]) -> Checkpoint | None:
+        try:
+            seen = await peer.newest_seen(*keys)
+        except (AuditError, Error):
+            return None
+        self._unheard.discard(peer.name)
+        return seen
 
     async def _suspect(self, peer: Peer) -> None:
         """Has this witness, which contradicts us, a tree that we signed and do not have? Then `regressed` hears it."""
         if self._ours is None:
             return
         keys, root_of = self._ours
-        checkpoint = await self._newest_seen(peer, keys)
+        checkpoint = await self._ask_newest(peer, keys)
         if checkpoint is None:
             return
         try:
             await _check_part(peer.name, checkpoint, root_of)
         except Regression as error:
             self._regressed(error)
-
-    async def _newest_seen(self, peer: Peer, keys: Sequence[VerifierKey]) -> Checkpoint | None:
-        try:
-            return await peer.newest_seen(*keys)
-        except (AuditError, Error):
-            return None
 
 
 async def _check_part(name: str, checkpoint: Checkpoint, root_of: RootOf) -> None:

@@ -16,7 +16,9 @@ Start and recovery are this same path: nothing is done at start that is not done
 Where the witnesses' quorum is out of reach, recording goes on, the last published tree keeps being served, and
 `status` says since when. Nothing is signed at all where the policy promises nothing (ov = 0), or from the moment on in
 which a witness shows a tree that we signed and no longer have; `status` says so in `paused`, and only a new start asks
-again. While our clock is not that of the witnesses, nothing is signed either (`clock` in `status`).
+again. After a start nothing is signed before enough witnesses have said what they saw (`waiting` in `status`): a store
+that was restored while they are out of reach must not sign a second history. While our clock is not that of the
+witnesses, nothing is signed either (`clock` in `status`).
 
 Loops talk by events. A Fatal in any of them ends the service, and the process with it: the next start reads what is
 on disk.
@@ -38,7 +40,7 @@ from sqlalchemy import func, select
 from audit.directory import Directory
 from audit.enrolment import Enrolments
 from audit.errors import AuditError, Fatal, Refused
-from audit.federation import Clocks, Federation, Regression, WrongClock, make_client
+from audit.federation import Clocks, Federation, Regression, Unheard, WrongClock, make_client
 from audit.folder import Problem, Progress
 from audit.health import keep, read_kept
 from audit.mapstore import MapStore
@@ -61,6 +63,7 @@ from verifier.policy import Policy, cosigned_times, describe_quorum, still_newes
 PUBLISH_AFTER_S = 5.0  # a change is in a tree about this long after it was recorded
 SCAN_EVERY_S = 60.0
 TICK_S = 30.0  # how often timers are looked at: refresh, the auditors' timeout, what failed
+ASK_AGAIN_S = 2.0  # after too few witnesses said what they saw
 LOOK_RETRY_S = 5.0  # after looks that failed as a whole: the Nextcloud is away
 SAY_EVERY_S = 60.0  # how far a long scan is
 GRACE_S = 60  # a quorum takes its time; only what takes longer is called degraded
@@ -146,6 +149,7 @@ class Service:
         self.enrolments = Enrolments(self.store, self.recorder)
         self.paused = why_paused(directory.witnesses)
         self.clock_wrong: str | None = None
+        self.waiting: str | None = None
         self.problems: dict[str, list[Problem]] = {}
         self.scans = 0
         self.federation: Federation | None = None
@@ -179,7 +183,7 @@ class Service:
                 kept=read_kept(self.store.reader()),
                 keep=partial(keep, self.store),
             )
-            self.federation = federation
+            self.federation, self.waiting = federation, None
             loops = [self._publish_loop(federation), self._audit_loop(federation), federation.run()]
             if self._tail is not None:
                 loops.append(self._tail.follow(self.inbox, self._say))
@@ -343,27 +347,40 @@ class Service:
     # -- publishing ---------------------------------------------------------------------------------------------
 
     async def _publish_loop(self, federation: Federation) -> None:
-        if self.paused is None:
-            try:
-                await federation.check_regression(self.directory.log_keys, self._root_at)
-            except Regression as error:
-                self._pause(error)
-        elif self.paused:
+        if self.paused is not None:
             self._say(self.paused)
-        while not self.paused:
+        while self.paused is None:
             try:
+                await self._check_heard(federation)
                 await self._publish(federation)
                 self.clock_wrong = None
             except Fatal:
                 raise
+            except Regression as error:
+                self._pause(error)
+            except Unheard as error:
+                if self.waiting is None:
+                    self._say(f"publishing: {error}")
+                self.waiting = str(error)
             except WrongClock as error:
                 if self.clock_wrong is None:
                     self._say(f"publishing: {error}")
                 self.clock_wrong = str(error)
             except (AuditError, Error) as error:
                 self._say(f"publishing: {error}")
-            if await _wait(self._changed, self.pace.tick_s):
+            if self.waiting is not None:
+                await asyncio.sleep(min(ASK_AGAIN_S, self.pace.tick_s))
+            elif await _wait(self._changed, self.pace.tick_s):
                 await asyncio.sleep(self.pace.publish_after_s)
+
+    async def _check_heard(self, federation: Federation) -> None:
+        """Asks the witnesses what they saw, until enough have answered."""
+        try:
+            federation.check_heard()
+        except Unheard:
+            await federation.check_regression(self.directory.log_keys, self._root_at)
+            federation.check_heard()
+        self.waiting = None
 
     def _pause(self, error: Regression) -> None:
         """No more signing by this process."""
@@ -376,13 +393,15 @@ class Service:
         """The publisher's last look before it signs."""
         if self.paused is not None:
             raise Refused(self.paused)
+        if self.federation is not None:
+            self.federation.check_heard()
         self.clocks.check(now)
 
     async def _publish(self, federation: Federation) -> None:
         """One round: the tree that waits for its quorum, or what is pending, or nothing new and new times."""
         self._changed.clear()
         now = self.clock()
-        target = await asyncio.to_thread(self.publisher.integrate_and_sign, now)
+        target = await self._sign(federation, now)
         if target is not None:
             federation.witness_desk.put(target)
             self._audit_due.set()
@@ -391,6 +410,14 @@ class Service:
                 self._changed.set()
         elif stale := await asyncio.to_thread(self.publisher.refresh_target, now):
             federation.witness_desk.put(stale)
+
+    async def _sign(self, federation: Federation, now: int) -> Target | None:
+        """The next tree. Where our clock seems wrong, witnesses are asked anew before that is believed."""
+        try:
+            return await asyncio.to_thread(self.publisher.integrate_and_sign, now)
+        except WrongClock:
+            await federation.ask_time(self.directory.log_keys)
+            return await asyncio.to_thread(self.publisher.integrate_and_sign, now)
 
     async def _until_published(self, target: Target) -> None:
         """Couriers ask until they have an answer, so this waits as long as it takes."""
@@ -449,6 +476,7 @@ class Service:
             "audited": {"size": str(tree.size)} if tree is not None and tree.audited else None,
             "degraded_since": None if since is None else str(since),
             "paused": self.paused,
+            "waiting": self.waiting,
             "clock": self.clock_wrong,
             "scans": str(self.scans),
             "problems": {source: str(len(problems)) for source, problems in self.problems.items()},

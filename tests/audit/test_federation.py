@@ -29,6 +29,7 @@ from audit.federation import (
     Health,
     Peer,
     Regression,
+    Unheard,
     Unknown,
     WitnessCourier,
     WrongClock,
@@ -360,6 +361,55 @@ def test_federation_finds_a_regression(tmp_path: Path) -> None:
     log.close()
 
 
+def unreachable(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("cut by the test", request=request)
+
+
+@pytest.mark.parametrize("status", [404, 400, 405, 410, 200])
+def test_witness_that_answers_was_heard(tmp_path: Path, status: int) -> None:
+    """[R] Our own checkpoint, none, or no monitoring endpoint at all: nothing is lost that it has published."""
+    assert is_heard(tmp_path, lambda note: answering(status, note))
+
+
+@pytest.mark.parametrize(
+    "shown", [unreachable, *[answering(status) for status in (408, 429, 500, 502, 503)], answering(200, b"hello")]
+)
+def test_witness_that_cannot_be_asked_was_not_heard(tmp_path: Path, shown: Handler) -> None:
+    """[R] A network that fails, a proxy in front of it, a page that is no checkpoint: it may have seen anything."""
+    assert not is_heard(tmp_path, lambda note: shown)
+
+
+def is_heard(directory: Path, shown: Callable[[bytes], Handler]) -> bool:
+    """Whether anything may be signed after this answer of the one witness that a quorum needs."""
+    log = LogSetup(directory)
+    log.see(Operation.CREATED, 1, b"one", "a")
+    target = log.publish()
+    ours = log.publisher.published()
+    assert ours is not None
+    policy = log.witness_policy
+    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
+    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0}, quorum="w0")
+    handler = shown(ours.newest_note)
+
+    async def run() -> bool:
+        async with httpx.AsyncClient(transport=Answers(handler)) as client:
+            none = log.auditor_policy._replace(witnesses={})
+            federation = Federation(client, log.publisher, policy, none, log.clock, lambda *_: None)
+            with pytest.raises(Unheard, match="no answer from w0"):
+                federation.check_heard()
+            await federation.check_regression([log.signer.verifier_key], lambda size: target.root)
+            try:
+                federation.check_heard()
+            except Unheard:
+                return False
+            return True
+
+    try:
+        return asyncio.run(run())
+    finally:
+        log.close()
+
+
 @pytest.mark.parametrize("answer", [answering(409, b"99\n", content_type="text/x.tlog.size"), answering(422, b"no\n")])
 def test_witness_that_contradicts_us_is_asked_for_proof(tmp_path: Path, answer: Handler) -> None:
     """[R] After a 409 beyond our size, or 422, a tree that we signed and do not have stops us; a bare size does not."""
@@ -414,6 +464,21 @@ def test_clocks_take_the_median_and_carry_it_on() -> None:
     clocks.check(1_800_001_000)
     with pytest.raises(WrongClock):
         clocks.check(1_800_000_000)
+
+
+def test_clocks_forget_what_is_older_than_what_they_heard_since() -> None:
+    """Old answers count until there is a new one: silence is no proof that our clock is right."""
+    at = 0.0
+    clocks = Clocks(lambda: at)
+    for name in ("ada", "bea"):
+        clocks.hear(name, formatdate(1_800_000_000, usegmt=True))
+    at = 5.0
+    clocks.forget_before(5.0)
+    with pytest.raises(WrongClock, match="2 asked"):
+        clocks.check(1_800_003_600)
+    clocks.hear("cem", formatdate(1_800_003_600, usegmt=True))
+    clocks.forget_before(5.0)
+    clocks.check(1_800_003_600)
 
 
 def test_peer_hears_the_date_of_each_answer() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from audit.errors import Fatal, Refused
+from audit.federation import Unheard
 from audit.health import Kept, keep, put_kept, read_kept
 from audit.publisher import CLOCK_TOLERANCE_S, REFRESH_S, Signed
 from audit.service import GRACE_S, degraded_since
+from audit.witness_store import WITNESS
 from tests.audit.town import Town
 from tests.fakes import NOW
 from verifier.note import format_vkey
@@ -377,28 +379,115 @@ def test_service_signs_nothing_while_its_clock_is_wrong(town: Town) -> None:
     asyncio.run(story())
 
 
-def test_service_stops_signing_for_good_when_a_witness_shows_more_later(town: Town) -> None:
-    """[R] Witnesses out of reach at the start answer later: from then on nothing is signed, whoever answers what."""
+@pytest.mark.parametrize("slept_s", [3600, 0])
+def test_service_asks_again_what_time_it_is(town: Town, slept_s: int) -> None:
+    """After a pause of the machine, or one wrong Date, the next answers count; nobody has to start it again."""
+    town.write("a.txt", "one")
+    for switch in town.switches.values():
+        switch.date = NOW if slept_s else NOW + 3600
 
-    async def run_until_published(more_than: str) -> None:
+    async def story() -> None:
         async with town.service.running():
-            await town.until(lambda: town.all_published() and status(town, "size") != more_than)
+            if slept_s:
+                await town.until(town.all_published)
+                size = status(town, "size")
+            else:
+                await town.until(lambda: status(town, "clock"))
+                size = "0"
+            town.clock.now += slept_s
+            for switch in town.switches.values():
+                switch.date = town.clock.now
+            town.write("b.txt", "two")
+            town.service.scan_now()
+            await town.until(lambda: town.all_published() and status(town, "size") != size)
+            assert status(town, "clock") is None
 
-    asyncio.run(run_until_published("0"))
+    asyncio.run(story())
+
+
+async def publish_more(town: Town) -> None:
+    """Runs until there is another published tree."""
+    before = status(town, "size")
+    async with town.service.running():
+        await town.until(lambda: town.all_published() and status(town, "size") != before)
+
+
+def test_restored_log_signs_nothing_while_its_witnesses_are_silent(town: Town) -> None:
+    """[R] Out of reach at the start, they may have seen what is lost: no tree is signed, and no log convicted."""
+    asyncio.run(publish_more(town))
     town.back_up()
     town.write("a.txt", "one")
-    asyncio.run(run_until_published(str(status(town, "size"))))
+    asyncio.run(publish_more(town))
     town.restore()
-    town.write("b.txt", "two")
+    town.write("a.txt", "two")
+    size = status(town, "size")
+
+    async def story() -> None:
+        for name in ("ada", "bea", "cem"):
+            town.switches[name].is_up = False
+        town.switches["dov"].forget = True  # it answers that it knows nothing
+        async with town.service.running():
+            await town.until(lambda: status(town, "waiting") and town.service.scans)
+            assert "no answer from ada, bea, cem, and they are enough" in str(status(town, "waiting"))
+            assert (status(town, "size"), status(town, "paused")) == (size, None)
+            assert int(str(status(town, "pending"))) > 0
+            with pytest.raises(Unheard):
+                town.service.publisher.integrate_and_sign(town.clock.now, sign_unpublished=True)
+            assert sum("no answer from" in line for line in town.said) == 1
+            town.switches["cem"].is_up = True
+            await town.until(lambda: status(town, "paused"))
+            assert status(town, "size") == size
+
+    asyncio.run(story())
+    assert [row for node in town.nodes for row in node.store.evidence()] == []
+
+
+def test_service_signs_once_the_silent_could_not_publish_alone(town: Town) -> None:
+    """Recording goes on in a partition; two of four that answer are enough to sign, and three to publish."""
+    town.write("a.txt", "one")
 
     async def story() -> None:
         for switch in town.switches.values():
             switch.is_up = False
         async with town.service.running():
-            await town.until(lambda: town.service.scans and any("ConnectError" in line for line in town.said))
+            await town.until(lambda: status(town, "waiting") and status(town, "pending") == "2")
+            assert status(town, "size") == "0"
+            town.switches["ada"].is_up = town.switches["bea"].is_up = True
+            await town.until(lambda: status(town, "size") != "0")
+            assert status(town, "waiting") is None
+            assert status(town, "published") is None
+            town.switches["cem"].is_up = True
+            await town.until(town.all_published)
+
+    asyncio.run(story())
+
+
+def test_service_stops_signing_for_good_when_a_witness_shows_more_later(town: Town) -> None:
+    """[R] A signed tree that one silent witness alone has seen: once it answers, nothing is signed any more."""
+    asyncio.run(publish_more(town))
+    town.back_up()
+    town.write("a.txt", "one")
+    origin, before = town.service.store.origin, status(town, "size")
+
+    async def only_dov() -> None:
+        async with town.service.running():
+            await town.until(lambda: status(town, "waiting") is None and town.service.scans)
+            await town.until(lambda: str(town.nodes[3].store.head(WITNESS, origin).size) != before)  # type: ignore[union-attr]
+
+    for name in ("ada", "bea", "cem"):
+        town.switches[name].only_reads = True
+    asyncio.run(only_dov())
+    town.restore()
+    town.write("b.txt", "two")
+
+    async def story() -> None:
+        for switch in town.switches.values():
+            switch.only_reads = False
+        town.switches["dov"].is_up = False
+        async with town.service.running():
+            await town.until(lambda: town.all_published() and status(town, "size") != before)
             assert status(town, "paused") is None
-            for switch in town.switches.values():
-                switch.is_up = True
+            town.switches["dov"].is_up = True
             await town.until(lambda: status(town, "paused"))
             size = status(town, "size")
             with pytest.raises(Refused):

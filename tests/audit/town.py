@@ -43,10 +43,14 @@ class Switch(httpx.AsyncBaseTransport):
         self._to_app = httpx.ASGITransport(app)
         self.is_up = True
         self.date: int | None = None  # what time the node says it is
+        self.only_reads = False  # it says what it has, and signs nothing
+        self.forget = False  # it knows nothing
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not self.is_up:
             raise httpx.ConnectError("cut by the test", request=request)
+        if self.forget or (self.only_reads and request.method != "GET"):
+            return httpx.Response(404 if self.forget else 503, stream=httpx.ByteStream(b""))
         response = await self._to_app.handle_async_request(request)
         if self.date is not None:
             response.headers["date"] = formatdate(self.date, usegmt=True)
