@@ -9,11 +9,13 @@
     replay     every leaf follows its chain, every map commitment is right (`audit.regions`), else a Finding
     keep       entry bundles, regions, the tree's right edge and the target that all of it was verified against
 
-Lost, a mirror is fetched again. What was signed lies elsewhere (`audit.witness_store`).
+Lost, a mirror is fetched again; a damaged one is set aside (`.damaged`) for that. What was signed lies elsewhere
+(`audit.witness_store`).
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ from verifier.note import parse_note
 from verifier.replay import BrokenRule, Known, check_last
 from verifier.tile import ENTRIES, TILE_WIDTH, cut_entry_bundle, decode_entry_bundle, encode_entry_bundle, tile_width
 
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 HELD_BUNDLES = 64  # read at a time: 1.2 MiB
 
 
@@ -85,8 +88,19 @@ class Mirror:
     """One log's leaves and the replay over them, in one SQLite file. Lost, it is fetched again."""
 
     def __init__(self, path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        path.touch(mode=0o600)
-        self._conn = connect(path, factory)
+        self._path = path
+        try:
+            path.touch(mode=0o600)
+            self._conn = connect(path, factory)
+        except sqlite3.Error as error:
+            raise _failed(path, error) from error
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.close()
+            raise _failed(path, error) from error
+
+    def _open(self) -> None:
         self._regions = Regions(self._conn)
         tables = {row[0] for row in self._conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "state" not in tables:
@@ -132,7 +146,8 @@ class Mirror:
         try:
             state = self._load_state()
         except sqlite3.Error as error:
-            raise Fatal(f"mirror: {error}") from error
+            self.close()
+            raise _failed(self._path, error) from error
         if state[0] != self.size:
             self.size, self._peaks, self.note = state
 
@@ -227,7 +242,10 @@ class Mirror:
         )
 
     def _load_state(self) -> tuple[int, list[bytes], bytes]:
-        size, peaks, note = self._conn.execute("SELECT size, peaks, note FROM state WHERE id = 1").fetchone()
+        row = self._conn.execute("SELECT size, peaks, note FROM state WHERE id = 1").fetchone()
+        if row is None:
+            raise Fatal("mirror: its only row is gone; remove its file, and it is fetched again")
+        size, peaks, note = row
         return size, [peaks[i : i + HASH_SIZE] for i in range(0, len(peaks), HASH_SIZE)], note
 
     @contextmanager
@@ -243,7 +261,21 @@ class Mirror:
             self._conn.execute("COMMIT")
         except sqlite3.Error as error:
             self.close()
-            raise Fatal(f"mirror: {error}") from error
+            raise _failed(self._path, error) from error
+
+
+def _failed(path: Path, error: sqlite3.Error) -> Fatal:
+    """What an error of SQLite means. A damaged file is set aside, so that the next audit makes another one."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGE:
+        return Fatal(f"mirror: {error}")
+    aside = path.with_name(f"{path.name}.damaged")
+    for end in ("-wal", "-shm", ""):
+        one = path.with_name(path.name + end)
+        if one.exists():
+            os.replace(one, aside.with_name(aside.name + end))
+    return Fatal(
+        f"mirror: {path} is damaged ({error}) and was set aside as {aside.name}; the next audit fetches it again"
+    )
 
 
 def _check_last(index: int, data: bytes) -> bytes:

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.errors import Conflict, Fatal, PeerFailed, Refused, TryLater
+from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLater
 from audit.evidence import Files, Value, of_mirror, of_row, range_hash
 from audit.mirror import Finding, Mirror
 from audit.node import Node
@@ -35,7 +36,7 @@ from audit.succession import BadSuccession
 from audit.witness_store import Log
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
-from verifier.errors import BadSignature, Error, Malformed, NotProven, QuorumNotMet
+from verifier.errors import BadSignature, Error, Malformed, NotProven, QuorumNotMet, Usage
 from verifier.evidence import note_evidence
 from verifier.files import read_bounded, write_atomic
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, verify_cosignature
@@ -120,14 +121,21 @@ class Monitor:
             if self._settings.deadline():
                 found.append(Found(SLOW, log.origin, "not reached within the budget; it comes first the next time"))
                 continue
-            this = Round(self._node, self._folder, self._clock, self._settings, log)
-            try:
-                await this.run()
-            except Error as error:  # the other logs are audited all the same
-                self.errors.append(error)
-            found += this.found
-            self.sizes[log.origin] = self._node.auditor.mirror(log.origin).size
+            found += await self._audit(log)
         return found
+
+    async def _audit(self, log: Log) -> list[Found]:
+        """What is found about one log. Whatever goes wrong with it, the others are audited all the same."""
+        this: Round | None = None
+        try:
+            this = Round(self._node, self._folder, self._clock, self._settings, log)
+            await this.run()
+            self.sizes[log.origin] = self._node.auditor.mirror(log.origin).size
+        except Error as error:
+            self.errors.append(error)
+        except (AuditError, sqlite3.Error, OSError) as error:
+            self.errors.append(Usage(f"{log.origin}: {error}"))
+        return [] if this is None else this.found
 
     def _last_audit(self, log: Log) -> int:
         try:

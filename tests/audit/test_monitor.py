@@ -118,6 +118,50 @@ def test_monitor_finds_nothing_about_an_honest_log(street: Street) -> None:
     assert street.node.store.evidence() == []
 
 
+def other_log(street: Street) -> FakeLog:
+    """Another log that the same node audits."""
+    other, fetch = FakeLog("other.example/files").grow(10), street.fetch
+
+    async def both(url: str, limit: int) -> bytes:
+        if not url.startswith(other.url):
+            return await fetch(url, limit)
+        return other.checkpoint() if url.endswith("/checkpoint") else await other.fetch(url, limit)
+
+    street.node.fetch = street.node.auditor._fetch = both
+    street.node.allow_log(other.vkey, other.url)
+    return other
+
+
+def test_monitor_audits_the_others_where_a_mirror_is_damaged(street: Street) -> None:
+    """The damaged one is named and set aside, and the next audit fetches it again."""
+    other = other_log(street)
+    assert street.audit(policies=lambda log: Policies()) == []
+    street.node.auditor.close()
+    path = street.folder / "mirror" / f"{sha256(street.log.origin.encode()).hexdigest()}.db"
+    damaged = b"x" * 64 + path.read_bytes()[64:]
+    path.write_bytes(damaged)
+    other.grow(5)
+    assert street.audit(policies=lambda log: Policies()) == []
+    (error,) = street.errors
+    assert str(error).startswith(f"{street.log.origin}: mirror: {path} is damaged")
+    assert street.node.auditor.mirror(other.origin).size == len(other.leaves)
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
+    assert street.audit(policies=lambda log: Policies()) == []
+    assert street.errors == []
+    assert street.node.auditor.mirror(street.log.origin).size == len(street.log.leaves)
+
+
+def test_monitor_audits_the_others_where_a_policy_is_bad(street: Street) -> None:
+    """A policy file that can't be parsed is that log's error alone."""
+    other = other_log(street)
+    folder = street.folder / command.POLICY_FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / f"{sha256(street.log.origin.encode()).hexdigest()}.policy").write_text("quorum what\n")
+    assert street.audit(policies=lambda log: command.policies_of(street.folder, log, Policies())) == []
+    assert len(street.errors) == 1
+    assert street.node.auditor.mirror(other.origin).size == len(other.leaves)
+
+
 def test_monitor_knows_that_views_differ_in_time(street: Street) -> None:
     """Witnesses that are behind, or ahead of what is published, are no finding; nor are auditors that are at it."""
     assert street.audit() == []
