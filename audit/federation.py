@@ -367,7 +367,8 @@ class WitnessCourier:
         for _ in range(MAX_CONFLICTS):
             if self.known_size > target.size:
                 await self._suspect()
-                raise PeerFailed(f"{self.name}: has seen size {self.known_size}, this tree has {target.size}")
+                claimed, self.known_size = self.known_size, 0  # its word alone: it is asked for it again the next time
+                raise PeerFailed(f"{self.name}: has seen size {claimed}, this tree has {target.size}")
             proof = await asyncio.to_thread(self._log.consistency, self.known_size, target.size)
             try:
                 lines = await self._peer.cosign(target.note, self.known_size, proof)

@@ -228,6 +228,17 @@ def test_witness_is_asked_again_from_the_size_that_it_names() -> None:
     assert len(heard) == 2
 
 
+def test_witness_that_named_too_big_a_size_is_asked_again() -> None:
+    """One bogus 409 is believed once: the next target goes out again, and gets its line."""
+    peer, heard = FakeWitness([Conflict(2**63 - 1), b"line"]), list[Accepted]()
+    courier = witness_courier(peer, FakePublisher(), heard)
+    with pytest.raises(PeerFailed, match="has seen size 9223372036854775807"):
+        asyncio.run(courier.ask(TARGET))
+    asyncio.run(courier.ask(TARGET))
+    assert peer.asked == [(0, 0), (0, 0)]
+    assert len(heard) == 1
+
+
 @pytest.mark.parametrize(
     ("script", "log", "message"),
     [
