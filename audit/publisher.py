@@ -110,10 +110,14 @@ class AuditTarget(NamedTuple):
 
 
 def plan_audit(target: AuditTarget | None, done: bool, newest: int, now: int) -> AuditTarget:
-    """The tree to name to auditors: the same until its quorum or a timeout, then the newest one; sizes only grow."""
-    if target is None or newest > target.size and (done or now - target.since >= AUDIT_TIMEOUT_S):
+    """The tree to name to auditors: the same until its quorum or a timeout, then the newest one; sizes only grow.
+
+    A target since a time in the future is from before our clock was set right; its time is over, too.
+    """
+    if target is None:
         return AuditTarget(newest, now)
-    return target
+    is_over = done or not 0 <= now - target.since < AUDIT_TIMEOUT_S
+    return AuditTarget(newest, now) if is_over and newest > target.size else target
 
 
 def plan_refresh(policy: Policy, times: Mapping[str, int], asked: int | None, now: int) -> bool:

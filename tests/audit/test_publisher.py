@@ -235,10 +235,16 @@ def test_audit_target_stays_until_quorum_or_timeout(log: LogSetup) -> None:
 
 @pytest.mark.parametrize(
     ("done", "newest", "waited", "want"),
-    [(False, 9, 0, 5), (False, 9, AUDIT_TIMEOUT_S, 9), (True, 9, 0, 9), (False, 5, AUDIT_TIMEOUT_S, 5)],
+    [
+        (False, 9, 0, 5),
+        (False, 9, AUDIT_TIMEOUT_S, 9),
+        (True, 9, 0, 9),
+        (False, 5, AUDIT_TIMEOUT_S, 5),
+        (False, 9, -1, 9),
+    ],
 )
 def test_plan_audit_moves_on(done: bool, newest: int, waited: int, want: int) -> None:
-    """Quorum or timeout, and a newer tree, move the target; nothing else does."""
+    """Quorum, timeout or a clock that was set back, and a newer tree, move the target; nothing else does."""
     assert plan_audit(AuditTarget(5, 100), done, newest, 100 + waited).size == want
 
 
