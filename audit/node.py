@@ -266,18 +266,31 @@ class Node:
 
         Where the mirror has lost some, the one that those which are left were verified against: better than nothing.
         """
+        return self._held_note(origin_hash, self._audited_note(origin_hash))
+
+    def _audited_note(self, origin_hash: str) -> bytes:
         found = self.store.note_by_hash(AUDITOR, origin_hash)
         if found is None:
             raise UnknownLog("mirror: no log of this origin hash is mirrored here")
+        return found
+
+    def _held_note(self, origin_hash: str, found: bytes) -> bytes:
+        """Reads the mirror's file and nothing of the store: may run in any thread."""
         size, held = read_held(self._mirrors / f"{origin_hash}.db")
         for note in (found, held):
             if note and parse_checkpoint_unverified(parse_note(note).text).size <= size:
                 return note
         raise UnknownLog("mirror: its leaves are lost, and are fetched again at the next audit")
 
-    def mirror_tile(self, origin_hash: str, path: str) -> bytes:
-        """A bundle of the mirrored leaves, as its log serves it."""
-        size = parse_checkpoint_unverified(parse_note(self.mirror_note(origin_hash)).text).size
+    async def mirror_tile(self, origin_hash: str, path: str) -> bytes:
+        """A bundle of the mirrored leaves, as its log serves it, read in a thread.
+
+        The store is asked here: its transactions are the loop's, and no thread may see one that is half done.
+        """
+        return await asyncio.to_thread(self._read_tile, origin_hash, self._audited_note(origin_hash), path)
+
+    def _read_tile(self, origin_hash: str, found: bytes, path: str) -> bytes:
+        size = parse_checkpoint_unverified(parse_note(self._held_note(origin_hash, found)).text).size
         tile = parse_tile_path(path)
         if tile.level != ENTRIES or not 1 <= tile.width <= tile_width(ENTRIES, tile.number, size):
             raise UnknownLog("mirror: has the bundles of entries below its size, and no other tiles")
@@ -377,9 +390,7 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
 
     async def mirror_tile(request: Request) -> Response:
         origin_hash, path = request.path_params["origin_hash"], request.path_params["path"]
-        return await answer(
-            asyncio.to_thread(node.mirror_tile, origin_hash, f"tile/{path}"), "application/octet-stream"
-        )
+        return await answer(node.mirror_tile(origin_hash, f"tile/{path}"), "application/octet-stream")
 
     async def describe(_: Request) -> Response:
         return JSONResponse(node.describe())

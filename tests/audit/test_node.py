@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from audit import node as node_module
 from audit.errors import PeerFailed
 from audit.node import HttpFetch, Node, allow_log, check_url, create_app, create_node, open_node, serve, server_config
 from audit.witness import format_request
+from audit.witness_store import Store
 from tests.audit.wire import running, talk
 from tests.fakes import NOW, FakeClock, FakeLog, digest
 from verifier.checkpoint import open_checkpoint
@@ -29,6 +31,7 @@ from verifier.note import (
     parse_vkey,
     verify_cosignature,
 )
+from verifier.tile import decode_entry_bundle
 
 
 @pytest.fixture
@@ -258,6 +261,26 @@ def test_fetch_is_bounded_and_follows_nothing(node: Node) -> None:
 
     with running(node) as port:
         asyncio.run(fetches(port))
+
+
+def test_mirrored_tile_is_read_beside_the_loop_and_the_store_on_it(
+    send: Callable[..., httpx.Response], node: Node, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory's one connection is the loop's: a thread could read what a transaction has not committed."""
+    assert send("POST", "/audit", log.checkpoint()).status_code == 200
+    threads, read = set[int](), Store._read
+
+    def noting(store: Store, sql: str, *values: str) -> list[Any]:
+        threads.add(threading.get_ident())
+        return read(store, sql, *values)
+
+    monkeypatch.setattr(Store, "_read", noting)
+    origin_hash = sha256(log.origin.encode()).hexdigest()
+    width = len(log.leaves)
+    tile = send("GET", f"/mirror/{origin_hash}/tile/entries/000.p/{width}")
+    assert tile.status_code == 200
+    assert decode_entry_bundle(tile.content, width) == log.leaves
+    assert threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "log.example", "https://", "https://x/?a", "https://x/#a", "http://[/"])
