@@ -274,7 +274,7 @@ def _failed(path: Path, error: sqlite3.Error) -> Fatal:
         if one.exists():
             os.replace(one, aside.with_name(aside.name + end))
     return Fatal(
-        f"mirror: {path} is damaged ({error}) and was set aside as {aside.name}; the next audit fetches it again"
+        f"mirror: {path.name} is damaged ({error}) and was set aside as {aside.name}; the next audit fetches it again"
     )
 
 

@@ -228,6 +228,16 @@ class Node:
 
         return self.store.advance(WITNESS, origin, offence, now, answer)
 
+    async def audit(self, body: bytes, clock: Clock) -> bytes:
+        """The auditor's signature line. Where the log's server fails, its origin is named and not our address for it."""
+        try:
+            return await self.auditor.audit(body, clock)
+        except PeerFailed as error:
+            message = str(error)
+            for log in self.store.logs():
+                message = message.replace(log.url.rstrip("/"), log.origin) if log.url else message
+            raise PeerFailed(message) from None
+
     async def check_memory(self) -> None:
         """Compares our store with our own cosignatures that logs publish; one who does not answer is passed over."""
         await asyncio.gather(*[self._check_log(log) for log in self.store.logs() if log.url])
@@ -344,6 +354,8 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         raise Usage(f"log url: got {url!r}") from None
+    if "@" in parts.netloc:
+        raise Usage("log url: holds a name or a password, want http(s)://HOST/PATH alone: addresses are no secrets")
     if url and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
         raise Usage(f"log url: got {url!r}, want http(s)://HOST/PATH")
     return url
@@ -369,7 +381,7 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
 
     async def audit(request: Request) -> Response:
         async def line() -> bytes:
-            return await node.auditor.audit(await read_body(request, MAX_NOTE_SIZE), clock)
+            return await node.audit(await read_body(request, MAX_NOTE_SIZE), clock)
 
         return await answer(line())
 

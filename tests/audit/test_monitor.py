@@ -143,7 +143,7 @@ def test_monitor_audits_the_others_where_a_mirror_is_damaged(street: Street) -> 
     other.grow(5)
     assert street.audit(policies=lambda log: Policies()) == []
     (error,) = street.errors
-    assert str(error).startswith(f"{street.log.origin}: mirror: {path} is damaged")
+    assert str(error).startswith(f"{street.log.origin}: mirror: {path.name} is damaged")
     assert street.node.auditor.mirror(other.origin).size == len(other.leaves)
     assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
     assert street.audit(policies=lambda log: Policies()) == []

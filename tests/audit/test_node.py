@@ -283,6 +283,34 @@ def test_mirrored_tile_is_read_beside_the_loop_and_the_store_on_it(
     assert threads == {threading.get_ident()}
 
 
+def test_node_tells_nobody_where_it_finds_a_log(
+    tmp_path: Path, log: FakeLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address may say more than strangers are to know, as one with a password did that was allowed once."""
+    create_node(tmp_path / "other", "other.example/w")
+    with monkeypatch.context() as patch:
+        patch.setattr(node_module, "check_url", lambda url: url)
+        allow_log(tmp_path / "other", log.vkey, "http://audit:S3cret@inner.test/log/")
+
+    async def fetch(url: str, limit: int) -> bytes:
+        raise PeerFailed(f"{url}: ConnectError")
+
+    other = open_node(tmp_path / "other", fetch)
+    answer = sender(other, clock)("POST", "/audit", log.checkpoint())
+    assert answer.status_code == 503
+    assert answer.text.startswith(f"{log.origin}/tile/")
+    assert "S3cret" not in answer.text
+    assert "inner.test" not in answer.text
+    other.close()
+
+
+def test_log_url_holds_no_password() -> None:
+    """It is refused, and not repeated."""
+    with pytest.raises(Usage, match="holds a name or a password") as caught:
+        check_url("https://audit:S3cret@log.example/")
+    assert "S3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["ftp://x/", "log.example", "https://", "https://x/?a", "https://x/#a", "http://[/"])
 def test_log_url_is_a_prefix(url: str) -> None:
     """Only http and https prefixes that a tile path can follow."""
