@@ -99,7 +99,7 @@ class Files:
 
     def keep_rows(self, store: Store, now: int) -> None:
         """Writes a file for every kept request that proves something by itself."""
-        for row in store.evidence():
+        for row in store.each_evidence():
             value, log = of_row(row, now), store.log(row.origin)
             if value is not None and log is not None:
                 self.keep(value, log.keys, row.time)

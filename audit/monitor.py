@@ -309,7 +309,7 @@ class Round:
 
     def _own_refusals(self, seen: Seen) -> None:
         """Requests that this node refused since the last audit, and that convict the log."""
-        for row in self._node.store.evidence(self.origin):
+        for row in self._node.store.each_evidence(self.origin):
             value = of_row(row, row.time) if row.time >= seen.time else None
             if value is None or (path := self._files.keep(value, self._log.keys, row.time)) is None:
                 continue

@@ -45,6 +45,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from audit.answers import read_answer
 from audit.auditor import Auditor
 from audit.errors import Conflict, Fatal, PeerFailed, PeerLacks, TryLater
+from audit.evidence import of_row
 from audit.mirror import read_held, read_mirrored
 from audit.tile_reader import Fetch
 from audit.witness import (
@@ -146,7 +147,7 @@ def open_node(folder: Path, fetch: Fetch | None = None, factory: type[sqlite3.Co
     """The node of a directory that `create_node` made. Nothing is created that is missing."""
     signers = {role: read_key(folder / file) for role, file in KEY_FILES.items()}
     vkeys = {role: format_vkey(signer.verifier_key) for role, signer in signers.items()}
-    store = open_store(folder / STORE_FILE, vkeys, factory)
+    store = open_store(folder / STORE_FILE, vkeys, factory, lambda row: of_row(row, row.time) is not None)
     return Node(folder, store, signers[WITNESS], signers[AUDITOR], fetch or HttpFetch(), factory)
 
 
@@ -229,7 +230,7 @@ class Node:
         return self.store.advance(WITNESS, origin, offence, now, answer)
 
     async def audit(self, body: bytes, clock: Clock) -> bytes:
-        """The auditor's signature line. Where the log's server fails, its origin is named and not our address for it."""
+        """The auditor's signature line. Where the log's server fails, the log is named, and not our address for it."""
         try:
             return await self.auditor.audit(body, clock)
         except PeerFailed as error:

@@ -24,7 +24,9 @@ A node whose own cosignature turns up for more than this file knows has an older
 
 Keep this file out of every backup that may be restored: an older copy lets the key sign a second history. Whoever
 loses it makes a new node with new keys. Evidence is bounded, MAX_EVIDENCE rows of each kind for each log and signer;
-the first ones are kept, so no flood removes any.
+the first ones are kept, so no flood removes any. Anybody can spoil the proof of a log's honest checkpoint and fill that
+up, so rows that prove something by themselves (`proves`) have as many places again, and take the place of a row for
+the same checkpoint that does not.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from sqlalchemy.schema import CreateTable
 from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, TryLater
-from audit.witness import Decision, Ended, Head, Inconsistent, OutOfStep, Retired
+from audit.witness import CONSISTENCY, Decision, Ended, Head, Inconsistent, OutOfStep, Retired
 from verifier.errors import Usage
 from verifier.note import VerifierKey, find_signature, format_vkey, parse_note, parse_vkey
 
@@ -146,6 +148,10 @@ class Evidence(NamedTuple):
     time: int
 
 
+_READ_EVIDENCE = "SELECT signer, origin, kind, request, known_note, detail, time FROM evidence"
+_READ_SAME = f"{_READ_EVIDENCE} WHERE signer = ? AND origin = ? AND kind = ? AND digest = ?"
+_DROP_SAME = "DELETE FROM evidence WHERE signer = ? AND origin = ? AND kind = ? AND digest = ?"
+
 Decide = Callable[[Head | None, int], Decision]
 Offending = OutOfStep | Inconsistent
 
@@ -165,7 +171,12 @@ def create_store(path: Path, vkeys: dict[str, str]) -> None:
     conn.close()
 
 
-def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connection] = sqlite3.Connection) -> Store:
+def open_store(
+    path: Path,
+    vkeys: dict[str, str],
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+    proves: Callable[[Evidence], bool] = lambda row: False,
+) -> Store:
     """The store that was created for exactly these keys."""
     if not path.is_file():
         raise Usage(f"{path} is missing: a signer without its memory may sign a fork; make a new node with new keys")
@@ -179,7 +190,7 @@ def open_store(path: Path, vkeys: dict[str, str], factory: type[sqlite3.Connecti
     if found.pop("schema_version", None) != str(SCHEMA_VERSION) or found != vkeys:
         conn.close()
         raise Usage(f"{path}: made by another version of this program, or for other keys")
-    return Store(conn)
+    return Store(conn, proves)
 
 
 def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
@@ -207,8 +218,9 @@ def _log_of(vkeys: str, url: str) -> Log:
 class Store:
     """An open store. Used from one thread at a time; other processes are kept out by transactions."""
 
-    def __init__(self, conn: sqlite3.Connection) -> None:
+    def __init__(self, conn: sqlite3.Connection, proves: Callable[[Evidence], bool]) -> None:
         self._conn: sqlite3.Connection | None = conn
+        self._proves = proves
 
     def close(self) -> None:
         if self._conn is not None:
@@ -377,12 +389,17 @@ class Store:
 
     def evidence(self, origin: str | None = None) -> list[Evidence]:
         """What was kept, oldest first."""
-        sql = "SELECT signer, origin, kind, request, known_note, detail, time FROM evidence"
-        rows = self._read(f"{sql} ORDER BY id") if origin is None else self._read(f"{sql} WHERE origin = ?", origin)
-        return [Evidence(*row) for row in rows]
+        return list(self.each_evidence(origin))
 
-    @staticmethod
+    def each_evidence(self, origin: str | None = None) -> Iterator[Evidence]:
+        """The same, one in memory at a time: a row may have a quarter of a MiB, and there may be a thousand."""
+        ids = self._read("SELECT id FROM evidence WHERE ?1 = '' OR origin = ?1 ORDER BY id", origin or "")
+        for (number,) in ids:
+            for row in self._read(f"{_READ_EVIDENCE} WHERE id = ?", number):
+                yield Evidence(*row)
+
     def _keep(
+        self,
         conn: sqlite3.Connection,
         signer: str,
         origin: str,
@@ -393,19 +410,26 @@ class Store:
     ) -> None:
         if refusal.kind is None:
             return
-        key = (signer, origin, refusal.kind)
+        key, digest = (signer, origin, refusal.kind), sha256(offence.text).digest()
+        row = Evidence(*key, offence.request, known_note, str(refusal), now)
+        places = MAX_EVIDENCE
+        if refusal.kind == CONSISTENCY and self._proves(row):  # of the other kinds all rows prove something, or none
+            places += MAX_EVIDENCE
+            same = conn.execute(_READ_SAME, (*key, digest)).fetchone()
+            if same is not None and not self._proves(Evidence(*same)):
+                conn.execute(_DROP_SAME, (*key, digest))
         sql = "SELECT count(*) FROM evidence WHERE signer = ? AND origin = ? AND kind = ?"
-        if conn.execute(sql, key).fetchone()[0] >= MAX_EVIDENCE:
+        if conn.execute(sql, key).fetchone()[0] >= places:
             return
         conn.execute(
             "INSERT OR IGNORE INTO evidence (signer, origin, kind, digest, request, known_note, detail, time)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*key, sha256(offence.text).digest(), offence.request, known_note, str(refusal), now),
+            (*key, digest, *row[3:]),
         )
 
     # The connection
 
-    def _read(self, sql: str, *values: str) -> list[Any]:
+    def _read(self, sql: str, *values: str | int) -> list[Any]:
         if self._conn is None:
             raise Fatal("store: closed after an error of the disk; open the node again")
         try:

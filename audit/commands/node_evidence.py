@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     files = Files(Path(args.data))
     node = open_node(Path(args.data), fetch=fetch_nothing)
     try:
-        rows = node.store.evidence()
+        rows = [row._replace(request=b"", known_note=b"") for row in node.store.each_evidence()]
         if args.export:
             files.keep_rows(node.store, int(time.time()))
     finally:

@@ -270,7 +270,7 @@ def test_mirrored_tile_is_read_beside_the_loop_and_the_store_on_it(
     assert send("POST", "/audit", log.checkpoint()).status_code == 200
     threads, read = set[int](), Store._read
 
-    def noting(store: Store, sql: str, *values: str) -> list[Any]:
+    def noting(store: Store, sql: str, *values: str | int) -> list[Any]:
         threads.add(threading.get_ident())
         return read(store, sql, *values)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from audit import node as node_module
 from audit import witness_store
 from audit.errors import Conflict, Fatal, TryLater
+from audit.evidence import of_row
 from audit.node import Node, create_node, open_node
 from audit.witness import (
     EARLIEST_TIME,
@@ -22,7 +23,7 @@ from audit.witness import (
     open_log_note,
     parse_request,
 )
-from audit.witness_store import MAX_EVIDENCE, WITNESS
+from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
 from tests.fakes import NOW, FakeLog, Faults, digest
 from verifier.checkpoint import open_checkpoint
 from verifier.errors import Malformed, Usage
@@ -191,6 +192,56 @@ def test_witness_keeps_evidence_within_bounds(node: Node, log: FakeLog) -> None:
     kept = node.store.evidence()
     assert (len(kept), kept[0].time) == (MAX_EVIDENCE, NOW)
     assert log.checkpoint(5, digest(b"f", 0)) in kept[0].request
+
+
+def forked(log: FakeLog) -> FakeLog:
+    """The same key's other history: as long, and another one from its first entry on."""
+    other = FakeLog(log.origin)
+    other.add_entry(digest(b"other chain", 0), digest(b"other", 0))
+    while len(other.leaves) <= len(log.leaves):
+        other.grow(1)
+    return other
+
+
+def test_witness_keeps_a_fork_though_strangers_used_up_its_places(node: Node, log: FakeLog) -> None:
+    """[R] Anybody can send honest checkpoints with a bad proof; a proof that convicts the log is kept all the same."""
+    fork, size = forked(log), 5
+    ask(node, log, 0, size)
+    big = len(fork.leaves)
+    with pytest.raises(Inconsistent):  # somebody was quicker with the fork, and without its proof
+        node.add_checkpoint(format_request(size, (bytes(32),), fork.checkpoint(big)), NOW)
+    for number in range(MAX_EVIDENCE + 3):
+        with pytest.raises(Inconsistent):
+            node.add_checkpoint(format_request(size, (), log.checkpoint(9, digest(b"f", number))), NOW)
+    assert not any(of_row(row, NOW) for row in node.store.evidence())
+    for later in (1, 2):
+        with pytest.raises(Inconsistent):
+            node.add_checkpoint(format_request(size, fork.proof(size, big), fork.checkpoint(big)), NOW + later)
+    (proof,) = [row for row in node.store.evidence() if of_row(row, NOW)]
+    assert proof.time == NOW + 1
+    assert len(node.store.evidence()) == MAX_EVIDENCE
+    fork.grow(1)
+    with pytest.raises(Inconsistent):
+        node.add_checkpoint(format_request(size, fork.proof(size), fork.checkpoint()), NOW)
+    assert len(node.store.evidence()) == MAX_EVIDENCE + 1
+
+
+def test_evidence_is_read_one_row_at_a_time(node: Node, log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows may be large and many: no read brings two of them."""
+    ask(node, log, 0, 5)
+    for number in range(3):
+        with pytest.raises(Inconsistent):
+            node.add_checkpoint(format_request(5, (), log.checkpoint(5, digest(b"f", number))), NOW)
+    read = Store._read
+
+    def bounded(store: Store, sql: str, *values: str | int) -> list[Any]:
+        rows = read(store, sql, *values)
+        assert "request" not in sql or len(rows) <= 1
+        return rows
+
+    monkeypatch.setattr(Store, "_read", bounded)
+    assert len(list(node.store.each_evidence(log.origin))) == len(list(node.store.each_evidence())) == 3
+    assert list(node.store.each_evidence("another.example")) == []
 
 
 def test_witness_keeps_no_harmless_conflict(node: Node, log: FakeLog) -> None:
