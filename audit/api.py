@@ -35,7 +35,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from audit import openapi
-from audit.chains import Current, find_at_path, find_current, load_chain
+from audit.chains import Current, find_at_path, find_current, get_chain, load_chain
 from audit.enrolment import (
     AlreadyEnrolled,
     EnrolmentRefused,
@@ -64,7 +64,7 @@ from verifier.request import MAX_TARGET
 from verifier.tile import parse_tile_path
 
 MAX_BODY = 64 * 1024  # SPEC 11: of every request
-LONG_CHAIN = 256  # entries; a longer proof is made in a thread
+LONG_CHAIN = 256  # entries of all its generations; a longer proof is made in a thread
 MAX_LONG = 2  # of them at a time: one may take 16 MiB and more while it is made
 RETRY_AFTER_S = 2
 OFFERS_PER_S, OFFERS_AT_ONCE = 10.0, 100  # requests of anybody for a nonce
@@ -366,7 +366,7 @@ class Api:
         question = parse_question(file, scope["query_string"].decode("latin-1"))
         with self.store.snapshot() as conn:
             own, current = self._find(conn, owner, question)
-            if current.last_seq < LONG_CHAIN and not question.replaces:
+            if not question.replaces and not is_long(conn, current):
                 return self._prove(conn, own, current, question)
         async with self._long:
             return await asyncio.to_thread(self._prove_aside, owner, question)
@@ -505,6 +505,15 @@ class Api:
         if len(own) > 1:
             raise Malformed("this key owns several: want source=", "query")
         return own[0]
+
+
+def is_long(conn: Connection, current: Current) -> bool:
+    """Whether a proof of this chain reads much: earlier generations, too, which are shown till this one is published."""
+    entries = current.last_seq + 1
+    while entries <= LONG_CHAIN and current.predecessor is not None:
+        current = get_chain(conn, current.predecessor)
+        entries += current.last_seq + 1
+    return entries > LONG_CHAIN
 
 
 def _own_chain(conn: Connection, own: Own, file_id: int) -> Current:
