@@ -195,10 +195,12 @@ class Enrolments:
         self.nonces.take(enrolment.nonce, now)
         with self._lock:
             source = decide_enrolment(enrolment, signature, self._standing(enrolment))
-            root = self._recorder.enrol(source, enrolment.user, enrolment.owner, enrolment.blinding)
-            with self._store.transaction() as conn:
+
+            def use_token(conn: sqlite3.Connection) -> None:  # with the owner or not at all
                 conn.execute(_USE_TOKEN, (now, hash_token(enrolment.token)))
-        return root
+
+            owner = enrolment.user, enrolment.owner, enrolment.blinding
+            return self._recorder.enrol(source, *owner, also=use_token)
 
     def _standing(self, enrolment: Enrolment) -> Standing:
         with self._store.snapshot() as conn:

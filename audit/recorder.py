@@ -144,9 +144,17 @@ class Recorder:
         return recorded
 
     def enrol(
-        self, source: int | None, user: str, owner_key: bytes, blinding_key: bytes, replace: bool = False
+        self,
+        source: int | None,
+        user: str,
+        owner_key: bytes,
+        blinding_key: bytes,
+        replace: bool = False,
+        also: Also | None = None,
     ) -> bytes:
         """Makes this the root of a user's files, or of the instance where source is None; its leaf is pending.
+
+        What `also` writes is in the same transaction.
 
         A folder has one owner, a Nextcloud one for each user. The caller has verified the proof of possession. Chains
         under another root move over at the next touch (`migrate`). Another owner of the same files is refused unless
@@ -169,6 +177,8 @@ class Recorder:
                 add_owner(conn, OwnerRow(0, kind, user, owner_key, blinding_key, root), source, None, whose)
             except sqlite3.IntegrityError:
                 raise Refused("owner: this root was enrolled before") from None
+            if also is not None:
+                also(conn)
         return root
 
     def migrate(self, source: int, limit: int) -> int:

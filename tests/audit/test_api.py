@@ -13,12 +13,14 @@ import httpx
 import pytest
 
 from audit import api as api_module
+from audit import enrolment as enrolment_module
 from audit import openapi
 from audit.api import IMMUTABLE, MAX_BODY, Bucket, TooMany, decode_seal, encode_json, parse_question
 from audit.batch import Observation
 from audit.chains import find_current, load_chain
 from audit.directory import new_token
 from audit.enrolment import find_own, parse_enrolment
+from audit.prover import Prover
 from audit.publisher import Target
 from tests.audit.log_setup import content_of
 from tests.audit.town import Town
@@ -34,7 +36,7 @@ from verifier.keys import owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.merkle import leaf_hash, verify_inclusion
 from verifier.note import cosign, format_signature_line, parse_note, parse_vkey
-from verifier.proof import parse_proof
+from verifier.proof import Proof, parse_proof
 from verifier.request import MAX_SKEW_S, MAX_TARGET, verify_enrolment
 from verifier.tile import ENTRIES, Tile, decode_entry_bundle, decode_hash_tile, format_tile_path
 
@@ -208,6 +210,37 @@ def test_long_proofs_are_made_aside(enrolled: Town, monkeypatch: pytest.MonkeyPa
     short = get(enrolled, "/proof/1", enrolled.signer()).content
     monkeypatch.setattr(api_module, "LONG_CHAIN", 0)
     assert get(enrolled, "/proof/1", enrolled.signer()).content == short
+
+
+def test_proof_of_a_long_earlier_generation_is_made_aside(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new generation has one entry; what the proof reads and may show is the one before it, however long."""
+    see(town, 1, b"one", PATH)
+    row, recorder = town.source.row, town.service.recorder
+    recorder.record([Observation(row, 1, Operation.TOUCHED, NOW + n) for n in range(3)])
+    assert asyncio.run(town.enrol()).status_code == 202
+    recorder.migrate(row, 10)
+    publish(town)
+    threads, build = list[int](), Prover.build_for
+
+    def noting(prover: Prover, *asked: Any) -> Proof:
+        threads.append(threading.get_ident())
+        return build(prover, *asked)
+
+    monkeypatch.setattr(Prover, "build_for", noting)
+    for long, aside in ((5, True), (6, False)):  # created, three times touched, closed; adopted
+        monkeypatch.setattr(api_module, "LONG_CHAIN", long)
+        assert get(town, "/proof/1", town.signer()).status_code == 200
+        assert (threads.pop() != threading.get_ident()) is aside
+
+
+def test_token_is_used_up_with_the_owner_or_not_at_all(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] A fault between the two would leave a token that enrols a second time."""
+    with monkeypatch.context() as patch:
+        patch.setattr(enrolment_module, "_USE_TOKEN", "crash here")
+        assert asyncio.run(town.enrol()).status_code == 503
+    assert town.service.store.reader().execute("SELECT kind FROM owners").fetchall() == []
+    assert asyncio.run(town.enrol()).status_code == 202
+    assert asyncio.run(town.enrol("other")).status_code == 403
 
 
 @pytest.mark.parametrize(
