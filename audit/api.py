@@ -508,7 +508,7 @@ class Api:
 
 
 def is_long(conn: Connection, current: Current) -> bool:
-    """Whether a proof of this chain reads much: earlier generations, too, which are shown till this one is published."""
+    """Whether a proof of this chain reads much: also earlier generations, which are shown till this is published."""
     entries = current.last_seq + 1
     while entries <= LONG_CHAIN and current.predecessor is not None:
         current = get_chain(conn, current.predecessor)

@@ -5,10 +5,10 @@
     write_secret_new("seed.txt", data)                       # never over something
     write_atomic("state.json", data)                         # old bytes or new bytes, never a mixture
 
-What a crash leaves: `write_secret_new` may leave a file that is cut short (a seed file has a check line for that);
-`write_atomic` leaves the old bytes or the new, and perhaps a `.nextcloud-audit-….tmp` beside them, which may be
-removed. An error leaves neither a partial file nor a temporary one. `write_atomic` replaces a symbolic link,
-it does not write through it.
+What a crash leaves: `write_secret_new` the whole file or none, `write_atomic` the old bytes or the new; and perhaps a
+`.nextcloud-audit-….tmp` beside them, which may be removed. (Where a file system has no hard links, as FAT, a crash of
+`write_secret_new` may leave an empty file, which may be removed as well.) An error leaves neither a partial file nor a
+temporary one. `write_atomic` replaces a symbolic link, it does not write through it.
 
 Every failure is a Usage error that names the path and says why; a file that is too large is Malformed. On Windows
 there are no modes to warn about and directories cannot be synced: both steps are left out there.
@@ -68,8 +68,13 @@ def read_secret(path: str, where: str = "seed file", limit: int = MAX_SECRET_SIZ
 
 def write_secret_new(path: str, data: bytes) -> None:
     """Create a file that only its owner may read. Success means that it is on disk and that nothing was overwritten."""
+    temporary = _beside(path)
     try:
-        _create(path, data, SECRET_MODE)
+        _create(temporary, data, SECRET_MODE)
+        try:
+            _name_new(temporary, path)
+        finally:
+            _discard(temporary)
         sync_directory_of(path)
     except FileExistsError:
         raise Usage(f"{_shown(path)} exists and is not overwritten: choose another name or move it away") from None
@@ -79,7 +84,7 @@ def write_secret_new(path: str, data: bytes) -> None:
 
 def write_atomic(path: str, data: bytes, mode: int = SECRET_MODE) -> None:
     """Put these bytes in the place of the file. Also after a crash one finds either the old or the new, whole."""
-    temporary = os.path.join(os.path.dirname(path), f".nextcloud-audit-{os.urandom(8).hex()}.tmp")
+    temporary = _beside(path)
     try:
         _create(temporary, data, mode)
         try:
@@ -156,6 +161,29 @@ def _create(path: str, data: bytes, mode: int) -> None:
     except BaseException:
         _discard(path)
         raise
+
+
+def _beside(path: str) -> str:
+    """A name in the same folder that nobody has."""
+    return os.path.join(os.path.dirname(path), f".nextcloud-audit-{os.urandom(8).hex()}.tmp")
+
+
+def _name_new(temporary: str, path: str) -> None:
+    """Give a whole file its name, or raise FileExistsError where anything has it."""
+    if os.name == "nt":
+        os.rename(temporary, path)  # refuses what exists, there
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here: the name is taken first, and then given to the file
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE))
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            _discard(path)
+            raise
 
 
 def _fill(fd: int, data: bytes, mode: int) -> None:

@@ -316,7 +316,7 @@ def test_write_opens_private_and_widens_last(tmp_path: Path, monkeypatch: pytest
 def test_write_syncs_bytes_before_the_name_and_the_name_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order that survives a power cut: bytes on disk, then the name, then the directory on disk."""
     steps: list[object] = []
-    sync, replace = os.fsync, os.replace
+    sync, replace, link = os.fsync, os.replace, os.link
 
     def watched_sync(fd: int) -> None:
         info = os.fstat(fd)
@@ -328,10 +328,49 @@ def test_write_syncs_bytes_before_the_name_and_the_name_after(tmp_path: Path, mo
         replace(old, new)
 
     monkeypatch.setattr(os, "fsync", watched_sync)
+
+    def watched_link(old: str, new: str) -> None:
+        steps.append("link")
+        link(old, new)
+
     monkeypatch.setattr(os, "replace", watched_replace)
+    monkeypatch.setattr(os, "link", watched_link)
     write_atomic(str(tmp_path / "state"), b"12345")
     write_secret_new(str(tmp_path / "seed"), b"123")
-    assert steps == [5, "name", "directory", 3, "directory"]
+    assert steps == [5, "name", "directory", 3, "link", "directory"]
+
+
+@posix_only
+@pytest.mark.parametrize("has_links", [True, False])
+def test_write_secret_new_never_shows_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    """Killed at any step before the name is there, it leaves no file of that name; with or without hard links."""
+    path = tmp_path / "log.key"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    def no_links(old: str, new: str) -> None:
+        raise PermissionError(1, "operation not permitted")
+
+    for step in ("fsync", "link"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, kill)
+            patch.setattr("verifier.files._discard", lambda path: None)  # whoever is killed tidies nothing up
+            with pytest.raises(Killed):
+                write_secret_new(str(path), b"whole")
+        assert not path.exists()
+    with monkeypatch.context() as patch:
+        if not has_links:
+            patch.setattr(os, "link", no_links)
+        write_secret_new(str(path), b"whole")
+        with pytest.raises(Usage, match="exists and is not overwritten"):
+            write_secret_new(str(path), b"other")
+    assert path.read_bytes() == b"whole"
+    assert mode_of(path) == 0o600
+    assert len(os.listdir(tmp_path)) == 3  # what the two that were killed left
 
 
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
