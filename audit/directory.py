@@ -89,6 +89,7 @@ class Directory(NamedTuple):
 def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, random: Random = os.urandom) -> Created:
     """A new log in `directory`, which may exist and must hold none."""
     check_origin(origin)
+    _check_made(directory)
     for name in (KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, FILE_NAME, POLICY_FILE, AUDITORS_FILE):
         if os.path.lexists(os.path.join(directory, name)):
             raise Refused(f"{directory} holds a log already ({name} exists): nothing was changed")
@@ -109,10 +110,22 @@ def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, 
     return Created(format_vkey(key), log_name, user, token)
 
 
+def _check_made(directory: str) -> None:
+    """Refused where there is a store without its key, which is written last."""
+    has_store, has_key = [os.path.lexists(os.path.join(directory, name)) for name in (FILE_NAME, KEY_FILE)]
+    if has_store and not has_key:
+        raise Refused(
+            f"{directory} has {FILE_NAME} and no {KEY_FILE}. If `init` was cut short there, nothing was ever recorded "
+            f"or signed: remove {FILE_NAME}*, {POLICY_FILE} and {AUDITORS_FILE}, and run it again. If this was "
+            f"a log, put its {KEY_FILE} back"
+        )
+
+
 def open_log(directory: str) -> Directory:
     """The log that `create_log` made, whose key, store and policies speak of the same log."""
     if os.path.exists(os.path.join(directory, DECLARED)):  # what is recorded now would not be in the new log
         raise Refused(f"{directory}: a loss was declared, and not to the end: run `recover --declare-loss` again")
+    _check_made(directory)
     signer = read_key(os.path.join(directory, KEY_FILE))
     key = signer.verifier_key
     witnesses = _read_policy(directory, POLICY_FILE, WITNESSES)

@@ -132,6 +132,7 @@ def create_node(folder: Path, name: str) -> tuple[str, str]:
     if name.endswith(AUDITOR_SUFFIX):
         raise Usage(f"node name: {AUDITOR_SUFFIX} at the end is for the auditor's key, which gets it by itself")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        _check_made(folder)
         raise Usage(f"{folder} exists and is not empty: a node is made once, and opened from then on")
     names = {WITNESS: name, AUDITOR: name + AUDITOR_SUFFIX}
     signers = {role: SignerKey(names[role], COSIGNATURE, os.urandom(32)) for role in names}
@@ -143,8 +144,19 @@ def create_node(folder: Path, name: str) -> tuple[str, str]:
     return format_vkey(signers[WITNESS].verifier_key), format_vkey(signers[AUDITOR].verifier_key)
 
 
+def _check_made(folder: Path) -> None:
+    """Usage where there is a store and not both keys, which are written last."""
+    missing = [file for file in KEY_FILES.values() if not (folder / file).exists()]
+    if missing and (folder / STORE_FILE).exists():
+        raise Usage(
+            f"{folder} has {STORE_FILE} and no {' and no '.join(missing)}. If `node init` was cut short there, it "
+            "never signed anything: remove the directory, and run it again. If this was a node, put its keys back"
+        )
+
+
 def open_node(folder: Path, fetch: Fetch | None = None, factory: type[sqlite3.Connection] = sqlite3.Connection) -> Node:
     """The node of a directory that `create_node` made. Nothing is created that is missing."""
+    _check_made(folder)
     signers = {role: read_key(folder / file) for role, file in KEY_FILES.items()}
     vkeys = {role: format_vkey(signer.verifier_key) for role, signer in signers.items()}
     store = open_store(folder / STORE_FILE, vkeys, factory, lambda row: of_row(row, row.time) is not None)

@@ -112,6 +112,33 @@ def test_init_makes_a_log_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert {p.name: p.read_bytes() for p in (tmp_path / "log").iterdir()} == before
 
 
+def test_init_that_was_cut_short_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The key comes last: without it nothing was signed, and what to remove is named, whatever is tried next."""
+
+    def killed(path: str, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    log, node = tmp_path / "log", tmp_path / "node"
+    init = ["init", "--data", str(log), "--origin", ORIGIN]
+    node_init = ["node", "init", "--data", str(node), "--name", "n.example"]
+    with monkeypatch.context() as patch:
+        patch.setattr("audit.directory.write_secret_new", killed)
+        patch.setattr("audit.node.write_secret_new", killed)
+        for words in (init, node_init):
+            assert main(words) != 0
+    for words in (init, ["serve", "--data", str(log), "--source", f"folder:{tmp_path}"]):
+        assert main(words) == 4
+        assert "remove log.db*, policy and auditors, and run it again" in capsys.readouterr().err
+    for words in (node_init, ["node", "show", "--data", str(node)]):
+        assert main(words) == 4
+        assert "remove the directory, and run it again" in capsys.readouterr().err
+    for path in (*log.glob("log.db*"), log / "policy", log / "auditors"):
+        path.unlink()
+    assert main(init) == 0
+
+
 def test_record_says_what_it_did(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One scan, its operations counted, its problems listed; fsck finds nothing wrong afterwards."""
     folder = tmp_path / "files"
