@@ -46,9 +46,9 @@ from audit.enrolment import (
     list_sources,
 )
 from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLater
+from audit.http import TooLarge, TooSlow, read_body
 from audit.nextcloud.access import Access, NotVisible, Seen, check_bearer, check_from_appapi
 from audit.nextcloud.hints import MAX_EVENT, Hint, parse_listener, parse_webhook
-from audit.node import TooLarge, TooSlow, read_body
 from audit.prover import withhold
 from audit.publisher import read_newest_signed, read_proof_tree
 from audit.schema import Owner, sql, table

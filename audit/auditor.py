@@ -32,6 +32,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from audit.errors import AuditError, Fatal, PeerFailed, TryLater
+from audit.evidence import Files, of_finding, of_notes, of_succession
 from audit.mirror import Finding, Mirror, Target
 from audit.succession import BadSuccession, Succession
 from audit.tile_reader import Fetch, TileReader
@@ -168,8 +169,6 @@ class Auditor:
         self, refusal: OutOfStep | Inconsistent, mirror: Mirror, target: Target, known_note: bytes, url: str, now: int
     ) -> None:
         """Writes what convinces a third person, where there is such a thing. The refusal stands in any case."""
-        from audit.evidence import Files, of_finding, of_notes, of_succession
-
         origin = target.checkpoint.origin
         tiles, log = TileReader(self._fetch, url, target.checkpoint.size), self._store.log(origin)
         try:

@@ -3,6 +3,7 @@
     AuditError
     ├── Refused      the caller asked for what may not be; nothing was written
     ├── TryLater     not now, and nothing was written; the same request may succeed later
+    │   └── Busy     another node says so, and how long to wait
     ├── Conflict     the caller is behind; `known_size` is where we are
     ├── PeerFailed   another node did not answer, or not as the protocol says
     └── Fatal        what is on disk is no longer known: stop, the next start recovers
@@ -27,6 +28,14 @@ class Refused(AuditError):
 
 class TryLater(AuditError):
     """Pushback, no failure: nothing was written, and nothing is wrong with the request."""
+
+
+class Busy(TryLater):
+    """The peer asks to come again, `retry_s` seconds from now."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class Conflict(AuditError):

@@ -44,7 +44,7 @@ from typing import NamedTuple, Protocol
 import httpx
 
 from audit.answers import read_answer
-from audit.errors import AuditError, Conflict, Fatal, PeerFailed, TryLater
+from audit.errors import AuditError, Busy, Conflict, Fatal, PeerFailed, TryLater
 from audit.health import Kept
 from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
 from audit.witness import format_request
@@ -66,14 +66,6 @@ SHOWN = 200  # characters of a peer's words
 WITNESS, AUDITOR = "witness", "auditor"
 NEVER = Kept()
 SIZE_TYPE = "text/x.tlog.size"  # tlog-witness: of the body of 409
-
-
-class Busy(TryLater):
-    """The peer asks to come again, `retry_s` seconds from now."""
-
-    def __init__(self, message: str, retry_s: float) -> None:
-        super().__init__(message)
-        self.retry_s = retry_s
 
 
 class Regression(AuditError):

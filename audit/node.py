@@ -2,7 +2,7 @@
 
     create_node(Path("node"), "example.org/node")       once: keys, and the memory of what they signed
     allow_log(Path("node"), vkey, url)                  which logs; with a url their leaves are mirrored and replayed
-    serve(Path("node"))                                 127.0.0.1:8461, behind whatever speaks TLS
+    app = create_app(open_node(Path("node")))            served by `node serve` on 127.0.0.1:8461 (`audit.server`)
 
     POST /add-checkpoint          a cosignature as witness
     POST /audit                   a cosignature as auditor, for the signed checkpoint in the body
@@ -25,27 +25,22 @@ run in threads. What goes out to logs is `GET` without redirects, bounded and ti
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
-import httpx
-import uvicorn
 from fastapi import FastAPI
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from audit.answers import read_answer
 from audit.auditor import Auditor
-from audit.errors import Conflict, Fatal, PeerFailed, PeerLacks, TryLater
+from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.evidence import of_row
+from audit.http import HttpFetch, TooLarge, TooSlow, fetch_nothing, read_body
 from audit.mirror import read_held, read_mirrored
 from audit.tile_reader import Fetch
 from audit.witness import (
@@ -84,8 +79,6 @@ from verifier.policy import AUDITOR_SUFFIX
 from verifier.tile import ENTRIES, parse_tile_path, tile_width
 
 HOST, PORT = "127.0.0.1", 8461
-READ_TIMEOUT_S = 10
-FETCH_TIMEOUT_S = 30
 MEMORY_TIMEOUT_S = 3  # at start, for each log at the same time: one that is cut off must not hold up the others
 RETRY_AFTER_S = 1
 KEY_FILES = {WITNESS: "witness.key", AUDITOR: "auditor.key"}
@@ -93,14 +86,6 @@ STORE_FILE = "witness.db"
 MIRROR_FOLDER = "mirror"
 
 Clock = Callable[[], int]  # POSIX seconds
-
-
-class TooLarge(Malformed):
-    """A body beyond its bound; the rest of it is not read."""
-
-
-class TooSlow(Malformed):
-    """A body that did not arrive in time."""
 
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -329,36 +314,7 @@ class Node:
         }
 
 
-# Fetching
-
-
-class HttpFetch:
-    """GET over HTTP: no redirects, no proxies from the environment, bounded and timed."""
-
-    def __init__(self) -> None:
-        headers = {"accept-encoding": "identity"}
-        self._client = httpx.AsyncClient(
-            follow_redirects=False, trust_env=False, timeout=FETCH_TIMEOUT_S, headers=headers
-        )
-
-    async def __call__(self, url: str, limit: int) -> bytes:
-        try:
-            async with asyncio.timeout(FETCH_TIMEOUT_S), self._client.stream("GET", url) as response:
-                if response.status_code == httpx.codes.NOT_FOUND:
-                    raise PeerLacks(f"{url}: got status 404: it is not there")
-                if response.status_code != httpx.codes.OK or "content-encoding" in response.headers:
-                    raise PeerFailed(f"{url}: got status {response.status_code}, want 200 and no encoding")
-                return await read_answer(response, limit, url)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise PeerFailed(f"{url}: {type(error).__name__}") from None
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-
-async def fetch_nothing(url: str, limit: int) -> bytes:
-    """For a node that only answers from what it has."""
-    raise PeerFailed(f"{url}: this node fetches nothing")
+# Addresses
 
 
 def check_url(url: str) -> str:
@@ -438,25 +394,6 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
     return app
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, of which never more than `limit` bytes are held, whatever its headers promise."""
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared[:20]) > limit:
-        raise TooLarge(f"want at most {limit} bytes", "body", declared)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise TooLarge(f"want at most {limit} bytes", "body")
-    except TimeoutError:
-        raise TooSlow(f"not complete after {READ_TIMEOUT_S} s", "body") from None
-    except ClientDisconnect:
-        raise Malformed("cut short", "body") from None
-    return bytes(body)
-
-
 async def answer(work: Awaitable[bytes], media_type: str = "text/plain; charset=utf-8") -> Response:
     """The response for what `work` returns or raises."""
     try:
@@ -476,63 +413,3 @@ def refusal(error: Exception) -> Response:
     if isinstance(error, TooLarge | TooSlow):
         headers["connection"] = "close"  # the rest of the body is not waited for
     return Response(f"{error}\n", status, headers, media_type="text/plain; charset=utf-8")
-
-
-def serve(folder: Path, host: str = HOST, port: int = PORT, behind_tls: bool = False) -> None:
-    """Runs the node until it is stopped. Anything but loopback needs the word that TLS is spoken in front of it."""
-    if not behind_tls and not is_loopback(host):
-        raise Usage(f"host: got {host}, want a loopback address, or behind_tls with a proxy in front")
-    uvicorn.Server(server_config(create_app(open_node(folder)), host, port)).run()
-
-
-def server_config(app: FastAPI, host: str = HOST, port: int = PORT) -> uvicorn.Config:
-    """How the node is served: uvloop where there is one, httptools, one write for each answer, no access log."""
-    return uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=OneWriteProtocol,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-    )
-
-
-class OneWriteProtocol(HttpToolsProtocol):
-    """Sends head and body together: two small packets may wait for an acknowledgement that the peer delays."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, OneWriteTransport(transport)))
-
-
-class OneWriteTransport:
-    """A transport that writes at the end of the event loop's step whatever came up in it."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._parts and not self._transport.is_closing():
-            self._transport.write(b"".join(self._parts))
-        self._parts.clear()
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from audit.commands import common
 from audit.evidence import Files
-from audit.node import fetch_nothing, open_node
+from audit.http import fetch_nothing
+from audit.node import open_node
 from verifier.words import escape, when
 
 DESCRIPTION = "List what was kept against logs: refused requests that a log signed, and files that prove it to anybody."

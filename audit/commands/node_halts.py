@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from audit.commands import common
-from audit.node import fetch_nothing, open_node
+from audit.http import fetch_nothing
+from audit.node import open_node
 from verifier.words import escape, when
 
 DESCRIPTION = (

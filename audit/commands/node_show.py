@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from audit.commands import common, peer_common
-from audit.node import fetch_nothing, open_node
+from audit.http import fetch_nothing
+from audit.node import open_node
 from audit.peers import parse_description, peer_fingerprint, spaced
 from verifier.outcome import format_json
 from verifier.words import escape

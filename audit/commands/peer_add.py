@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 
 from audit.commands import common, peer_common
 from audit.errors import PeerFailed, Refused
-from audit.node import HttpFetch
+from audit.http import HttpFetch
 from audit.peer_files import changing, read_files
 from audit.peers import (
     MAX_DESCRIPTION_SIZE,

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from audit.commands import common, peer_common
 from audit.errors import PeerFailed
-from audit.node import HttpFetch
+from audit.http import HttpFetch
 from audit.peer_files import Files, read_files
 from audit.peers import check_address
 from verifier.errors import Malformed

@@ -11,8 +11,9 @@ from argparse import ArgumentParser, Namespace
 from audit.commands import common
 from audit.directory import Directory, locked, open_log
 from audit.errors import PeerFailed, Refused
+from audit.http import HttpFetch
 from audit.losing import Declaration, ask, declare, default_origin, find_lost, is_ready, swap, take_what_is_left
-from audit.node import HttpFetch, check_url
+from audit.node import check_url
 from audit.peer_files import read_files
 from audit.recovery import Recovered, recover
 from verifier.errors import Usage

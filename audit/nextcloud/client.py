@@ -48,8 +48,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from audit.answers import read_answer
-from audit.errors import PeerFailed, TryLater
-from audit.federation import Busy
+from audit.errors import Busy, PeerFailed, TryLater
 from audit.nextcloud import dav
 from audit.nextcloud.limits import NO_LIMITS, Limits, parse_limits
 from audit.nextcloud.samehost import HostConfig, HostFirst, open_host

@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
-from audit.federation import Busy
+from audit.errors import Busy
 from audit.nextcloud.limits import format_share
 from audit.nextcloud.values import Node, Reading, Session, Trashed, Version
 

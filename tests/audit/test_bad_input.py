@@ -21,10 +21,12 @@ import httpx
 import pytest
 
 from audit import federation
+from audit import http as http_module
 from audit import node as node_module
 from audit.errors import PeerFailed
 from audit.federation import Peer, make_client
-from audit.node import HttpFetch, Node, allow_log, create_node, open_node
+from audit.http import HttpFetch
+from audit.node import Node, allow_log, create_node, open_node
 from audit.witness import FORK, MAX_REQUEST_SIZE, format_request
 from tests.audit.wire import running, talk
 from tests.fakes import FakeLog, digest
@@ -210,7 +212,7 @@ def test_compressed_bodies_are_not_unpacked(served: Served) -> None:
 
 def test_slow_senders_are_let_go(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that stops arriving is 408 after READ_TIMEOUT_S and closes the connection; others are served meanwhile."""
-    monkeypatch.setattr(node_module, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_module, "READ_TIMEOUT_S", 0.2)
     head = b"POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nold "
     slow = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(20)]
     for connection in slow:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from audit.errors import Conflict, Fatal, PeerFailed
+from audit.errors import Busy, Conflict, Fatal, PeerFailed
 from audit.federation import (
     GONE_AFTER_S,
     MAX_BACKOFF_S,
@@ -21,7 +21,6 @@ from audit.federation import (
     MAX_RETRY_AFTER_S,
     WITNESS_TIMEOUT_S,
     AuditorCourier,
-    Busy,
     Clocks,
     Courier,
     Desk,

@@ -13,9 +13,12 @@ import httpx
 import pytest
 import uvicorn
 
+from audit import http as http_module
 from audit import node as node_module
 from audit.errors import PeerFailed
-from audit.node import HttpFetch, Node, allow_log, check_url, create_app, create_node, open_node, serve, server_config
+from audit.http import HttpFetch
+from audit.node import Node, allow_log, check_url, create_app, create_node, open_node
+from audit.server import Server, check_public
 from audit.witness import format_request
 from audit.witness_store import Store
 from tests.audit.wire import running, talk
@@ -176,7 +179,7 @@ def test_node_reads_no_more_than_a_body_may_have(
         drawn = 0
         assert send("POST", path, large()).status_code == 413
         assert drawn <= 2**17 + 2**14
-    monkeypatch.setattr(node_module, "READ_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_module, "READ_TIMEOUT_S", 0.05)
     assert send("POST", "/add-checkpoint", slow()).status_code == 408
 
 
@@ -224,7 +227,7 @@ def test_node_answers_in_one_write(node: Node, log: FakeLog) -> None:
             pass
 
     async def talk_to_protocol() -> None:
-        config = server_config(create_app(node, FakeClock()))
+        config = Server(create_app(node, FakeClock()), lambda _: None).config
         config.load()
         protocol = config.http_protocol_class(config, uvicorn.server.ServerState(), {})  # type: ignore[call-arg]
         protocol.connection_made(Wire())
@@ -319,10 +322,10 @@ def test_log_url_is_a_prefix(url: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_serve_stays_on_loopback(tmp_path: Path, host: str) -> None:
+def test_serve_stays_on_loopback(host: str) -> None:
     """Without the word that TLS is in front, nothing but loopback is listened on."""
-    with pytest.raises(Usage, match="want a loopback address"):
-        serve(tmp_path, host)
+    with pytest.raises(Usage, match="put a proxy with TLS in front"):
+        check_public(host, behind_tls=False)
 
 
 # The published sequence of requests and answers that litewitness is tested with (torchwood, and with the same requests

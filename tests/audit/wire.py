@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from audit.node import Node, create_app, server_config
+from audit.node import Node, create_app
+from audit.server import Server
 from tests.fakes import FakeClock
 
 TIMEOUT_S = 10
@@ -19,7 +20,7 @@ TIMEOUT_S = 10
 @contextmanager
 def running(node: Node, clock: Callable[[], int] | None = None) -> Iterator[int]:
     """The node on a free port of 127.0.0.1. Whoever made it closes it."""
-    config = server_config(create_app(node, clock or FakeClock()))
+    config = Server(create_app(node, clock or FakeClock()), lambda _: None).config
     config.lifespan = "off"
     with _served(config) as port:
         yield port

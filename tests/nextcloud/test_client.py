@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audit.errors import PeerFailed, TryLater
-from audit.federation import Busy
+from audit.errors import Busy, PeerFailed, TryLater
 from audit.nextcloud import client
 from audit.nextcloud.client import (
     Account,

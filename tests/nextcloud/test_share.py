@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from audit.federation import Busy
+from audit.errors import Busy
 from audit.folder import Progress
 from audit.nextcloud import known as rows
 from audit.nextcloud import looking, source, together
