@@ -3,12 +3,12 @@
     publisher = Publisher(store, maps, tree, signer, witnesses, auditors)
     signed = publisher.integrate_and_sign(now)          -> Target: the note that may now leave the process, or None
     accepted = publisher.accept_cosignatures(size, lines, now)
-    publisher.published(), publisher.proof_tree()       what clients are served
+    publisher.published(), read_proof_tree(conn)        what clients are served
 
 The tree of one signing is: what was signed before, the pending leaves in the order of their recording, and the map
 commitment. Tiles, bundles, map pages, leaf indexes, the emptied queue and the signed note are one transaction, and
 only after its COMMIT does the note leave. A crash before it leaves nothing; one after it leaves a signed tree without
-its quorum, which is what the normal path submits next: `outstanding`.
+its quorum, which is what the normal path submits next.
 
 The log never signs a tree that is inconsistent with one it has signed. There is at most one signed tree that is not
 published; no further one is signed before the witnesses' quorum holds for it, or `sign_unpublished` is asked for.
@@ -315,13 +315,6 @@ class Publisher:
 
     # -- what goes out --
 
-    def outstanding(self) -> Target | None:
-        """The signed tree that waits for its quorum, as after a restart; None when all is published."""
-        newest = read_newest_signed(self._store.reader())
-        if newest is None or newest.first_note is not None:
-            return None
-        return Target(newest.size, newest.root, newest.newest_note)
-
     def refresh_target(self, now: int) -> Target | None:
         """The newest tree once more, if its quorum's word is old: witnesses sign the same size with a new time.
 
@@ -437,11 +430,6 @@ class Publisher:
     def published(self) -> Signed | None:
         """The newest tree with the witnesses' quorum."""
         return read_tree(self._store.reader(), _NEWEST_PUBLISHED)
-
-    def proof_tree(self) -> Signed | None:
-        """The tree that proofs are made for: the newest audited one, or the newest published where none is."""
-        with self._store.snapshot() as conn:
-            return read_proof_tree(conn)
 
 
 def read_newest_signed(conn: sqlite3.Connection) -> Signed | None:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import bindparam, func, select, union_all, update
 
-from audit.batch import Batch, Observation, Recorded, build_entry
+from audit.batch import Batch, Observation, Recorded
 from audit.chains import (
-    CLOSED,
     INSTANCE,
     LIVE,
     OWNER,
@@ -28,18 +27,15 @@ from audit.chains import (
     Roots,
     add_owner,
     chains_of,
-    find_current,
     find_enrolled,
     find_owner,
-    load_chain,
-    make_binding,
 )
 from audit.errors import AuditError, Refused
 from audit.schema import ZERO, ChainRow, Owner, sql, table
 from audit.store import Store
-from verifier.chain import Binding, Openings
+from verifier.chain import Openings
 from verifier.ed25519 import check_public_key
-from verifier.entry import Closed, CloseReason, Entry, Erased, Operation, Part, Seal
+from verifier.entry import Erased, Operation, Part, Seal
 from verifier.errors import Error
 from verifier.keys import owner_root
 
@@ -66,15 +62,6 @@ _NEXT_USER = sql(  # one step of that index for each user, however many chains t
         _CHAINS.c.user > bindparam("user"),
     )
 )
-
-
-class PlannedClose(NamedTuple):
-    """An unsigned `closed`: what its owner has to see in order to sign it, and to hand back."""
-
-    binding: Binding
-    head: bytes
-    entry: bytes
-    openings: Openings
 
 
 class _Job:
@@ -120,22 +107,8 @@ class Recorder:
         """Logs the owner's seal, once its signature and everything that it says of this log and chain hold."""
         return self.record([Observation(source, file_id, Operation.SEALED, 0, argument=seal)])[0]
 
-    def plan_close(self, source: int, file_id: int, reason: CloseReason) -> PlannedClose:
-        """The end of a chain for its owner to sign (`verifier.chain.close_message`); nothing is written."""
-        with self._store.snapshot() as conn:
-            current = find_current(conn, source, file_id)
-            if current is None or current.status == CLOSED:
-                raise Refused(f"closed: file {file_id} has no open chain")
-            chain = load_chain(conn, self._store, current)
-            binding = make_binding(conn, self._store, current)
-        argument = Closed(reason, tuple(sorted(chain.taints.values())), b"")
-        parts = (current.content, current.path) if current.status == LIVE else (None, None)
-        entry = Entry(Operation.CLOSED, current.last_seq + 1, self._now(), 0, b"", b"", b"", argument)
-        data, openings = build_entry(entry, *parts, {})
-        return PlannedClose(binding, current.head, data, openings)
-
     def record_close(self, source: int, file_id: int, entry: bytes, openings: Openings) -> Recorded:
-        """Logs a planned `closed` with the owner's signature in it, and starts the chain that goes on from there."""
+        """Logs a `closed` that the owner planned and signed, and starts the chain that goes on from there."""
         try:
             with self._writing() as batch:
                 recorded = batch.close_signed(source, file_id, entry, openings)

@@ -140,11 +140,6 @@ def read_bundle(conn: Connection, number: int, width: int) -> list[bytes]:
         raise Fatal(f"bundle {number}: {error}") from error
 
 
-def read_leaf(conn: Connection, index: int) -> bytes:
-    """The leaf at an index below the signed size."""
-    return read_bundle(conn, index // TILE_WIDTH, index % TILE_WIDTH + 1)[-1]
-
-
 def read_published_tile(conn: Connection, tile: Tile, size: int) -> bytes:
     """The bytes of a tile or an entry bundle as tlog-tiles wants them, for a log of this size."""
     level, number, width = tile

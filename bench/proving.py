@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Callable
 
+from audit.publisher import read_proof_tree
 from bench.dataset import Data
 from bench.environment import Environment, Failed
 from bench.measure import US, Round, Row, at_most, below, interleave, middle, over, skipped
@@ -42,7 +43,7 @@ def inclusion_rows(
     data: Data, conn: sqlite3.Connection, environment: Environment, rounds: int, calls: int
 ) -> list[Row]:
     """Inclusion from disk against one tile read, and against pymerkle's SQLite tree of the same leaves."""
-    head = data.publisher.proof_tree()
+    head = read_proof_tree(data.store.reader())
     assert head is not None
     size = head.size
     indexes = [random.randrange(size) for _ in range(4096)]

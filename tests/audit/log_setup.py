@@ -6,17 +6,21 @@ import os
 import sqlite3
 from hashlib import sha3_256, sha256
 from pathlib import Path
+from typing import NamedTuple
 
-from audit.batch import Observation, Recorded
+from audit.batch import Observation, Recorded, build_entry
+from audit.chains import LIVE, find_current, load_chain, make_binding
 from audit.mapstore import MapStore
-from audit.publisher import Publisher, Target
+from audit.publisher import Publisher, Target, read_newest_signed
 from audit.recorder import Recorder
-from audit.store import create_store, open_store
-from audit.tree import Tree
-from verifier.entry import Content, ContextField, Operation
+from audit.store import Store, create_store, open_store
+from audit.tree import Tree, read_bundle
+from verifier.chain import Binding, Openings
+from verifier.entry import Closed, CloseReason, Content, ContextField, Entry, Operation
 from verifier.keys import OwnerKeys, derive_keys, format_log_name
 from verifier.note import COSIGNATURE, SIGNATURE, SignerKey, cosign, format_signature_line, format_vkey, parse_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
+from verifier.tile import TILE_WIDTH
 
 ORIGIN = "log.example/files"
 START = 1_800_000_000
@@ -28,6 +32,42 @@ def secret(name: str) -> bytes:
 
 def content_of(data: bytes) -> Content:
     return Content(len(data), sha3_256(data).digest())
+
+
+def read_leaf(conn: sqlite3.Connection, index: int) -> bytes:
+    """The leaf at an index below the signed size."""
+    return read_bundle(conn, index // TILE_WIDTH, index % TILE_WIDTH + 1)[-1]
+
+
+def outstanding(store: Store) -> Target | None:
+    """The signed tree that waits for its quorum; None when all is published."""
+    newest = read_newest_signed(store.reader())
+    if newest is None or newest.first_note is not None:
+        return None
+    return Target(newest.size, newest.root, newest.newest_note)
+
+
+class PlannedClose(NamedTuple):
+    """An unsigned `closed`: what its owner has to see in order to sign it, and to hand back."""
+
+    binding: Binding
+    head: bytes
+    entry: bytes
+    openings: Openings
+
+
+def plan_close(store: Store, source: int, file_id: int, now: int) -> PlannedClose:
+    """The end of a chain as the owner's client plans it, because of a new seed."""
+    with store.snapshot() as conn:
+        current = find_current(conn, source, file_id)
+        assert current is not None
+        chain = load_chain(conn, store, current)
+        binding = make_binding(conn, store, current)
+    argument = Closed(CloseReason.NEW_SEED, tuple(sorted(chain.taints.values())), b"")
+    parts = (current.content, current.path) if current.status == LIVE else (None, None)
+    entry = Entry(Operation.CLOSED, current.last_seq + 1, now, 0, b"", b"", b"", argument)
+    data, openings = build_entry(entry, *parts, {})
+    return PlannedClose(binding, current.head, data, openings)
 
 
 class Clock:

@@ -26,12 +26,12 @@ from audit.fsck import Keys, check_log
 from audit.prover import Prover
 from audit.publisher import Target
 from audit.recorder import _Job
-from tests.audit.log_setup import LogSetup, content_of
+from tests.audit.log_setup import LogSetup, content_of, plan_close
 from tests.audit.test_recorder import sealed
 from verifier.chain import close_message
 from verifier.checkpoint import open_checkpoint
 from verifier.ed25519 import load_private_key
-from verifier.entry import Closed, CloseReason, Operation, Part, decode_entry, encode_entry
+from verifier.entry import Closed, Operation, Part, decode_entry, encode_entry
 from verifier.keys import OwnerKeys, derive_keys
 
 Op = Operation
@@ -135,7 +135,7 @@ def live(log: LogSetup, keys: OwnerKeys, say: Callable[[str, Any], object]) -> N
     log.recorder.migrate(log.source, 10)
     send(log.publisher.integrate_and_sign(log.clock.now), log.auditors, log.witnesses)
     entry(log.recorder.record_seal(log.source, 1, sealed(log, keys.private)))
-    planned = log.recorder.plan_close(log.source, 50, CloseReason.NEW_SEED)
+    planned = plan_close(log.store, log.source, 50, log.clock.now)
     step = decode_entry(planned.entry)
     assert isinstance(step.argument, Closed)
     signature = load_private_key(keys.private).sign(close_message(planned.binding, planned.head, step))

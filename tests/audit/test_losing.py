@@ -36,6 +36,7 @@ from audit.peers import Description, Peer, is_generated
 from audit.succession import BadSuccession
 from audit.witness import Ended
 from audit.witness_store import AUDITOR, WITNESS
+from tests.audit.log_setup import outstanding
 from tests.audit.test_peers import key, peers_of
 from tests.audit.town import LOG_URL, NAMES, ORIGIN, Switch, Town
 from tests.fakes import NOW
@@ -524,7 +525,7 @@ def refusals(ruin: Ruin, node: Node) -> str:
     ruin.allow(Declaration("", "", ruin.service.directory.signer.verifier_key, None, 0, 0, ""), node)  # type: ignore[arg-type]
 
     async def story() -> str:
-        target = ruin.service.publisher.outstanding()
+        target = outstanding(ruin.service.store)
         assert target is not None
         with pytest.raises(BadSuccession) as caught:
             await node.auditor.audit(target.note, ruin.clock)

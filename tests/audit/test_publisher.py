@@ -21,9 +21,10 @@ from audit.publisher import (
     plan_audit,
     plan_refresh,
     read_newest_signed,
+    read_proof_tree,
 )
-from audit.tree import read_leaf, tile_id
-from tests.audit.log_setup import LogSetup
+from audit.tree import tile_id
+from tests.audit.log_setup import LogSetup, outstanding, read_leaf
 from verifier.checkpoint import open_checkpoint
 from verifier.entry import Operation
 from verifier.leaf import EnrolmentLeaf, EntryLeaf, MapLeaf, decode_leaf
@@ -91,11 +92,11 @@ def test_publisher_signs_one_unpublished_tree_at_a_time(log: LogSetup) -> None:
     log.see(CREATED, 2, b"two", "b")
     log.reopen()
     assert first is not None
-    assert log.publisher.outstanding() == first
+    assert outstanding(log.store) == first
     assert log.publisher.integrate_and_sign(log.clock.now) == first
     accepted = log.publisher.accept_cosignatures(first.size, log.lines(first, log.witnesses[:2]), log.clock.now)
     assert accepted.published
-    assert log.publisher.outstanding() is None
+    assert outstanding(log.store) is None
     second = log.publisher.integrate_and_sign(log.clock.now)
     assert second is not None
     assert second.size > first.size
@@ -170,7 +171,7 @@ def test_cosignature_that_does_not_hold_is_dropped_alone(log: LogSetup) -> None:
     lines = format_signature_line(forged) + log.lines(target, [stranger, log.witnesses[1]])
     accepted = log.publisher.accept_cosignatures(target.size, lines, log.clock.now)
     assert (accepted.valid, accepted.refused, accepted.published) == (("w1",), ("w0",), False)
-    newest = log.publisher.outstanding()
+    newest = outstanding(log.store)
     assert newest is not None
     assert {line.name for line in parse_note(newest.note).signatures} == {"log.example/files", "w1.example/w"}
 
@@ -204,12 +205,12 @@ def test_proof_tree_is_the_newest_audited_one(log: LogSetup) -> None:
     newer = log.publisher.integrate_and_sign(log.clock.now)
     assert newer is not None
     log.publisher.accept_cosignatures(newer.size, log.lines(newer, log.witnesses), log.clock.now)
-    published, shown = log.publisher.published(), log.publisher.proof_tree()
+    published, shown = log.publisher.published(), read_proof_tree(log.store.reader())
     assert published is not None
     assert shown is not None
     assert (published.size, shown.size) == (newer.size, audited.size)
     assert log.publisher.accept_cosignatures(newer.size, log.lines(newer, log.auditors[:2]), log.clock.now).audited
-    shown = log.publisher.proof_tree()
+    shown = read_proof_tree(log.store.reader())
     assert shown is not None
     assert shown.size == newer.size
 

@@ -18,7 +18,7 @@ from audit.batch import Observation
 from audit.chains import Current, find_current, get_owner, load_chain, read_ending
 from audit.errors import Fatal, Refused
 from audit.store import PAGE_SIZE
-from tests.audit.log_setup import LogSetup, content_of
+from tests.audit.log_setup import LogSetup, content_of, plan_close
 from verifier.chain import MISSING, NO_SEAL, Chain, close_message, seal_message
 from verifier.ed25519 import load_private_key
 from verifier.entry import (
@@ -358,7 +358,7 @@ def test_owner_signs_a_close(log: LogSetup) -> None:
     """A planned close that the owner signed is logged as it is, and leaves no taint; any other one is refused."""
     keys = log.enrol()
     log.see(Op.CREATED, 1, b"one", "a")
-    planned = log.recorder.plan_close(log.source, 1, CloseReason.NEW_SEED)
+    planned = plan_close(log.store, log.source, 1, log.clock.now)
     entry = decode_entry(planned.entry)
     signature = load_private_key(keys.private).sign(close_message(planned.binding, planned.head, entry))
     for wrong in (b"", bytes(64)):

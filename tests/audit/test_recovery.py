@@ -15,6 +15,7 @@ from audit.errors import PeerFailed, Refused, TryLater
 from audit.fsck import Keys, check_log
 from audit.publisher import read_proof_tree
 from audit.recovery import PART_FILE, Recovered, recover
+from tests.audit.log_setup import plan_close
 from tests.audit.town import Town
 from verifier.chain import NO_SEAL, close_message, seal_message
 from verifier.ed25519 import load_private_key
@@ -259,7 +260,7 @@ def test_tree_that_came_back_shows_no_file_that_lost_steps(town: Town) -> None:
 def sign_close(town: Town, file_id: int) -> None:
     """The owner ends the chain; a live file goes on in the next generation."""
     recorder = town.service.recorder
-    planned = recorder.plan_close(town.source.row, file_id, CloseReason.NEW_SEED)
+    planned = plan_close(town.service.store, town.source.row, file_id, town.clock.now)
     entry = decode_entry(planned.entry)
     signature = load_private_key(town.keys().private).sign(close_message(planned.binding, planned.head, entry))
     signed = encode_entry(entry._replace(argument=Closed(CloseReason.NEW_SEED, (), signature)))

@@ -18,9 +18,9 @@ from audit.fsck import Keys, check_log
 from audit.node import allow_log
 from audit.peer_files import read_files
 from audit.publisher import read_newest_signed
-from audit.tree import read_leaf
 from audit.witness import Inconsistent, Untrusted, format_request, open_log_note
 from audit.witness_store import WITNESS
+from tests.audit.log_setup import read_leaf
 from tests.audit.town import LOG_URL, Town
 from tests.fakes import NOW, FakeLog
 from verifier.client import Offer

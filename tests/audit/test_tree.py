@@ -11,7 +11,8 @@ import pytest
 from audit import tree as tree_module
 from audit.errors import Fatal, Refused
 from audit.store import Store, create_store, open_store
-from audit.tree import Tree, append_leaves, read_bundle, read_leaf, read_published_tile, tile_id
+from audit.tree import Tree, append_leaves, read_bundle, read_published_tile, tile_id
+from tests.audit.log_setup import read_leaf
 from tests.reference import consistency, mth, path
 from verifier.keys import format_log_name
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion

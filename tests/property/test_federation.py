@@ -46,10 +46,10 @@ from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLa
 from audit.node import Node
 from audit.prover import Prover
 from audit.publisher import Target, read_newest_signed
-from audit.tree import read_leaf, read_published_tile
+from audit.tree import read_published_tile
 from audit.witness import Head, Inconsistent, OutOfStep, Retired, format_request
 from audit.witness_store import AUDITOR, WITNESS, create_store, open_store
-from tests.audit.log_setup import ORIGIN, START, LogSetup, content_of
+from tests.audit.log_setup import ORIGIN, START, LogSetup, content_of, read_leaf
 from tests.fakes import FakeClock, FakeLog, Faults, digest
 from verifier import ed25519
 from verifier.checkpoint import parse_checkpoint_unverified
