@@ -17,8 +17,8 @@ proves it, and a Regression stops the signing for good. A size without that chec
 
 Before anything is signed, so many witnesses have said what they saw of this log that those who have not could not
 publish a tree on their own (`check_heard`): any tree that was published, one of the others has seen. A checkpoint is an
-answer, and so is a 4xx ("none", or no such endpoint, as at many public witnesses); a network that fails, a 5xx of a
-proxy or a page that is no checkpoint of ours is none.
+answer, and so is a 4xx or 501 ("none", or no such endpoint, as at many public witnesses); a network that fails, another
+5xx as of a proxy, or a page that is no checkpoint of ours is none.
 
 Each answer's Date says what time it is elsewhere. The median of what witnesses say is compared with our clock before
 anything is signed (`Clocks`): fewer than half of them can't stop the log. Where it is too far away, all are asked anew.
@@ -194,11 +194,12 @@ class Peer:
         if status == httpx.codes.UNPROCESSABLE_ENTITY:
             raise Disagrees(message)
         is_answer = httpx.codes.is_client_error(status) and status != httpx.codes.REQUEST_TIMEOUT
+        is_answer = is_answer or status == httpx.codes.NOT_IMPLEMENTED  # a small server that takes POST alone
         raise (Unknown if is_answer else PeerFailed)(message)
 
 
 class Unknown(PeerFailed):
-    """The peer answers 404, or another 4xx: it does not know the log, or has nothing at this address."""
+    """The peer answers 404, another 4xx or 501: it does not know the log, or has nothing at this address."""
 
 
 class Disagrees(PeerFailed):

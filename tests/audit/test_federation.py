@@ -375,7 +375,7 @@ def unreachable(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("cut by the test", request=request)
 
 
-@pytest.mark.parametrize("status", [404, 400, 405, 410, 200])
+@pytest.mark.parametrize("status", [404, 400, 405, 410, 501, 200])
 def test_witness_that_answers_was_heard(tmp_path: Path, status: int) -> None:
     """[R] Our own checkpoint, none, or no monitoring endpoint at all: nothing is lost that it has published."""
     assert is_heard(tmp_path, lambda note: answering(status, note))
