@@ -28,14 +28,15 @@ from sqlalchemy import insert
 
 from audit.chains import OWNER
 from audit.errors import Refused
+from audit.key_file import read_signer
 from audit.schema import Token, sql, table
 from audit.store import FILE_NAME, Store, create_store, open_store
 from verifier.encoding import tagged
 from verifier.errors import Malformed, Usage
-from verifier.files import read_bounded, read_secret, write_atomic, write_secret_new
+from verifier.files import read_bounded, write_atomic, write_secret_new
 from verifier.keys import check_origin, format_log_name
 from verifier.loss import parse_loss
-from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey, parse_private_key
+from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey
 from verifier.policy import (
     AUDITORS,
     MAX_POLICY_SIZE,
@@ -205,16 +206,7 @@ def locked(directory: str, name: str = LOCK_FILE) -> Iterator[None]:
 
 def read_key(path: str) -> SignerKey:
     """A log's private key, in a file that nobody else may read."""
-    data, warnings = read_secret(path, "log key")
-    if warnings:
-        raise Usage(warnings[0])
-    try:
-        signer = parse_private_key(data.decode("utf-8").removesuffix("\n"))
-    except UnicodeDecodeError:
-        raise Malformed("not UTF-8", "log key") from None
-    if signer.verifier_key.algorithm != SIGNATURE:
-        raise Malformed(f"want a key of type 0x{SIGNATURE:02x}", "log key")
-    return signer
+    return read_signer(path, "log key", SIGNATURE)
 
 
 def _read_policy(directory: str, name: str, kind: Kind) -> Policy:

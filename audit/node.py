@@ -13,7 +13,7 @@
 
     node/witness.key, node/auditor.key   0600, PRIVATE+KEY+NAME+ID+KEY; the auditor's name is NAME/auditor
     node/witness.db                      what was signed; never in a backup that may be restored
-    node/mirror/ORIGINHASH.db            leaves and replay; may be lost
+    node/mirror/ORIGINHASH.db            leaves and replay; may be lost, and is set aside (.damaged) where it is damaged
 
 The functions below raise domain errors; HTTP numbers exist in `STATUS` alone. Bodies are bounded while they are read,
 whatever Content-Length says, and have to arrive within READ_TIMEOUT_S.
@@ -41,6 +41,7 @@ from audit.auditor import Auditor
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.evidence import of_row
 from audit.http import HttpFetch, TooLarge, TooSlow, fetch_nothing, read_body
+from audit.key_file import read_signer
 from audit.mirror import read_held, read_mirrored
 from audit.tile_reader import Fetch
 from audit.witness import (
@@ -60,7 +61,7 @@ from audit.witness import (
 from audit.witness_store import AUDITOR, WITNESS, Log, Offence, Store, create_store, open_store
 from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.errors import Malformed, NotVerified, Usage
-from verifier.files import read_secret, write_secret_new
+from verifier.files import write_secret_new
 from verifier.note import (
     COSIGNATURE,
     MAX_NOTE_SIZE,
@@ -71,7 +72,6 @@ from verifier.note import (
     format_private_key,
     format_vkey,
     parse_note,
-    parse_private_key,
     parse_vkey,
     verify_cosignature,
 )
@@ -150,17 +150,7 @@ def open_node(folder: Path, fetch: Fetch | None = None, factory: type[sqlite3.Co
 
 def read_key(path: Path) -> SignerKey:
     """The cosigner's key in a file that nobody else may read."""
-    data, warnings = read_secret(str(path), "node key")
-    if warnings:
-        raise Usage(warnings[0])
-    try:
-        text = data.decode("ascii")
-    except UnicodeDecodeError:
-        raise Malformed("not ASCII", "node key") from None
-    signer = parse_private_key(text.removesuffix("\n"))
-    if signer.verifier_key.algorithm != COSIGNATURE:
-        raise Malformed("want a cosigner's key (type 0x04)", "node key")
-    return signer
+    return read_signer(str(path), "node key", COSIGNATURE)
 
 
 def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False, only: bool = False) -> None:

@@ -139,6 +139,26 @@ def test_init_that_was_cut_short_says_what_to_do(
     assert main(init) == 0
 
 
+def test_damaged_key_is_named_and_not_shown(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key file that is cut short is named with its path, and with what may be done; nothing of it is printed."""
+    node = tmp_path / "node"
+    create_node(node, "n.example")
+    words = {
+        data / "log.key": ["fsck", "--data", str(data)],
+        node / "witness.key": ["node", "show", "--data", str(node)],
+    }
+    for path, command in words.items():
+        whole = path.read_bytes()
+        for part in (b"", whole[:-9], b"\xff"):
+            path.write_bytes(part)
+            assert main(command) == 4
+            told = capsys.readouterr().err
+            assert f"key: {path} is damaged" in told
+            assert "Put a whole copy of it back" in told
+            assert whole[-40:-10].decode() not in told
+        path.write_bytes(whole)
+
+
 def test_record_says_what_it_did(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One scan, its operations counted, its problems listed; fsck finds nothing wrong afterwards."""
     folder = tmp_path / "files"
