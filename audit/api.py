@@ -23,6 +23,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from math import ceil
 from sqlite3 import Connection
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -45,9 +46,9 @@ from audit.enrolment import (
     find_own,
     list_sources,
 )
-from audit.errors import AuditError, Conflict, Fatal, PeerFailed, Refused, TryLater
+from audit.errors import AuditError, Busy, Conflict, Fatal, PeerFailed, Refused, TryLater
 from audit.http import TooLarge, TooSlow, read_body
-from audit.nextcloud.access import Access, NotVisible, Seen, check_bearer, check_from_appapi
+from audit.nextcloud.access import Access, Guessed, NotVisible, Seen, check_bearer, check_from_appapi
 from audit.nextcloud.hints import MAX_EVENT, Hint, parse_listener, parse_webhook
 from audit.prover import withhold
 from audit.publisher import read_newest_signed, read_proof_tree
@@ -69,7 +70,6 @@ MAX_LONG = 2  # of them at a time: one may take 16 MiB and more while it is made
 RETRY_AFTER_S = 2
 OFFERS_PER_S, OFFERS_AT_ONCE = 10.0, 100  # requests of anybody for a nonce
 ENROLMENTS_PER_S, ENROLMENTS_AT_ONCE = 1.0, 20
-STRANGERS_PER_S, STRANGERS_AT_ONCE = 1.0, 20  # passwords that Nextcloud refused: it counts them against our address
 
 NO_STORE = "no-store"
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -124,6 +124,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLong, 414, "too-long"),
     (WrongMethod, 405, "method"),
     (TooMany, 429, "too-many"),
+    (Guessed, 429, "too-many"),
     (Unauthorised, 401, "unauthorised"),
     (EnrolmentRefused, 403, "refused"),
     (NotFound, 404, "not-found"),
@@ -173,7 +174,7 @@ def refusal(error: Exception) -> Response:
     status, reason = next((number, word) for kind, number, word in STATUS if isinstance(error, kind))
     told = "a fault of the log itself; its operator finds more in its output"
     message = told if status == 500 else str(error)
-    headers = {"retry_after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    headers = {"retry_after": str(_retry_after(error))} if status in (429, 503) else {}
     if isinstance(error, TooLarge | TooSlow):
         headers["connection"] = "close"  # the rest of the body is not waited for
     if status == 405:
@@ -181,6 +182,11 @@ def refusal(error: Exception) -> Response:
     if status == 401:
         headers["www_authenticate"] = "NextcloudAudit"
     return answer(error_body(reason, message), status=status, **headers)
+
+
+def _retry_after(error: Exception) -> int:
+    """What a Nextcloud that is asked asks for, else a moment."""
+    return max(RETRY_AFTER_S, ceil(error.retry_s)) if isinstance(error, Busy | Guessed) else RETRY_AFTER_S
 
 
 def error_body(reason: str, message: str) -> bytes:
@@ -274,7 +280,6 @@ class Api:
         self.service, self.store = service, service.store
         self._long = asyncio.Semaphore(MAX_LONG)
         self._offers = Bucket(OFFERS_PER_S, OFFERS_AT_ONCE)
-        self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_AT_ONCE)
         self._enrolments = Bucket(ENROLMENTS_PER_S, ENROLMENTS_AT_ONCE)
 
     # -- the log ------------------------------------------------------------------------------------------------
@@ -373,14 +378,10 @@ class Api:
 
     async def _proof_as_user(self, access: Access, headers: dict[str, str], scope: Scope, file: str | None) -> bytes:
         """The proof of a file that Nextcloud shows this user. Nextcloud is asked first, whatever is asked for."""
-        self._strangers.check(self.service.clock())
         target_of(scope)
         question = parse_question(file, scope["query_string"].decode("latin-1"))
         try:
             seen = await access.find(headers, question.path, question.file_id)
-        except Unauthorised:
-            self._strangers.take(self.service.clock())
-            raise
         except NotVisible:
             raise NotFound from None
         if question.source not in (None, access.source_id):

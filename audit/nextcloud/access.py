@@ -13,20 +13,24 @@ Nextcloud is asked before anything is looked up here. What the user may not read
 NotVisible. A path is the user's own: where a share is mounted in their files, or below a link's folder; a link to one
 file has no path, and any that is named means that file.
 
-A wrong password costs Nextcloud work and is counted there against our address, so Unauthorised answers are bounded by
-the caller. Login names may differ from uids: which uid it is, is asked once for each password, and kept for a while
-under a keyed hash.
+[R] Nextcloud counts each wrong password against our address, and after ten in half an hour answers 429 to every login
+from there, ours too: no scan would go on. So at most REFUSALS of them reach it in REFUSED_S: none is sent twice, what
+was refused is remembered for that long, and what was never accepted is not sent while only the last one is left, which
+is for those whom Nextcloud knows. What is remembered of passwords stands under a keyed hash, with the uid (login names
+may differ): every request is still Nextcloud's to allow.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import os
 import time
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -34,7 +38,7 @@ import httpx
 
 from audit.answers import read_answer
 from audit.enrolment import Unauthorised
-from audit.errors import Refused
+from audit.errors import Refused, TryLater
 from audit.nextcloud.client import AppAPI, Config, DavSession, NotAccepted, NotAllowed, Secret, Server, as_user
 from audit.nextcloud.values import Node
 from verifier.encoding import check_text, decode_base64
@@ -45,6 +49,7 @@ SHARE = "NextcloudShare"
 MAX_CREDENTIALS = 2_048  # bytes
 MAX_ANSWER = 64 * 1024
 UIDS, UID_TTL_S = 4_096, 300.0
+REFUSALS, REFUSED_S = 4, 1_800.0  # far below Nextcloud's 10 in that time, which others behind our address share
 _NOT_APPAPI = "AUTHORIZATION-APP-API: does not come from this app's Nextcloud, or from none of its users"
 _NONE = "there is no such file for this user"
 _WHO = "/ocs/v2.php/cloud/user?format=json"
@@ -52,6 +57,50 @@ _WHO = "/ocs/v2.php/cloud/user?format=json"
 
 class NotVisible(Refused):
     """This user has no such file, or may not read it: nobody is told which."""
+
+
+class Guessed(TryLater):
+    """So many wrong passwords came that Nextcloud is asked about none for a while."""
+
+    def __init__(self, retry_s: float) -> None:
+        super().__init__("too many wrong passwords came: new ones are looked at again later")
+        self.retry_s = retry_s
+
+
+class Refusals:
+    """What Nextcloud refused of late, and the right to ask: as many at a time as may still be refused."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._asking, self._changed = clock, 0, asyncio.Condition()
+        self._refused: list[tuple[bytes, float]] = []  # key, and when it is forgotten; at most REFUSALS of them
+
+    @asynccontextmanager
+    async def asking(self, key: bytes, is_known: bool) -> AsyncIterator[None]:
+        """The right to ask once; NotAccepted in the block uses it up."""
+        most = REFUSALS if is_known else REFUSALS - 1
+        async with self._changed:
+            while self._left(key, most) <= self._asking:
+                await self._changed.wait()
+            self._asking += 1
+        try:
+            yield
+        except NotAccepted:
+            self._refused.append((key, self._clock() + REFUSED_S))
+            raise
+        finally:
+            self._asking -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _left(self, key: bytes, most: int) -> int:
+        """How many may be asking; refuses what was refused, and everything once that many were."""
+        now = self._clock()
+        self._refused = [(one, until) for one, until in self._refused if now < until]
+        if any(one == key for one, _ in self._refused):
+            raise NotAccepted("nextcloud: refused before")
+        if len(self._refused) >= most:
+            raise Guessed(self._refused[0][1] - now)
+        return most - len(self._refused)
 
 
 class Seen(NamedTuple):
@@ -73,9 +122,9 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source, self.source_id = source, source_id
-        self._server, self._appapi, self._clock = Server(config.url, client), config.appapi, clock
-        self._secret = os.urandom(32)
-        self._uids: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._server, self._appapi, self._clock = Server(config.url, client, believes=True), config.appapi, clock
+        self._secret, self._refusals = os.urandom(32), Refusals(clock)
+        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # accepted once: uid, and how long it holds
 
     def is_for(self, headers: Mapping[str, str]) -> bool:
         """Whether a request names a Nextcloud user at all."""
@@ -85,10 +134,11 @@ class Access:
     async def find(self, headers: Mapping[str, str], path: str | None, file_id: int | None) -> Seen:
         """The file at a path or with an id, as this user sees it."""
         try:
-            user, session = await self._session(headers)
-            if path is not None and not _is_path(path):
-                raise NotVisible(_NONE)
-            node = await self._look(session, path, file_id)
+            if self._appapi is not None and "authorization-app-api" in headers:
+                user = check_appapi(headers, self._appapi)
+                node = await self._look(DavSession(self._server, user, as_user(self._appapi, user)), path, file_id)
+            else:
+                user, node = await self._find_with_password(headers, path, file_id)
         except NotAccepted:
             raise Unauthorised("Authorization: Nextcloud does not accept it") from None
         except NotAllowed:  # a link that only takes files in says 405 to every question
@@ -97,7 +147,29 @@ class Access:
             raise NotVisible(_NONE)
         return Seen(node.file_id, bool(user) and node.owner == user and node.mount == "")
 
+    async def _find_with_password(
+        self, headers: Mapping[str, str], path: str | None, file_id: int | None
+    ) -> tuple[str, Node | None]:
+        """The uid that asks ("" for a link), and the file."""
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        name, password = parse_credentials(value)
+        basic = {"Authorization": "Basic " + b64encode(f"{name}:{password}".encode()).decode("ascii")}
+        key = hmac.digest(self._secret, f"{scheme} {basic['Authorization']}".encode("ascii"), sha256)
+        async with self._refusals.asking(key, key in self._known):
+            try:
+                uid = "" if scheme == SHARE else await self._uid(key, basic)
+                link = LinkSession(self._server, name, basic) if scheme == SHARE else None
+                node = await self._look(link or DavSession(self._server, uid, basic), path, file_id)
+            except NotAccepted:
+                self._known.pop(key, None)
+                raise
+        if scheme == SHARE:
+            self._accepted(key, "")
+        return uid, node
+
     async def _look(self, session: DavSession, path: str | None, file_id: int | None) -> Node | None:
+        if path is not None and not _is_path(path):
+            raise NotVisible(_NONE)
         if isinstance(session, LinkSession):
             root = await session.stat("")
             if root is None or not root.is_folder:
@@ -105,32 +177,23 @@ class Access:
             return None if path is None else await session.stat(path)
         return await (session.stat(path) if path is not None else session.find(file_id or 0))
 
-    async def _session(self, headers: Mapping[str, str]) -> tuple[str, DavSession]:
-        """The uid that asks ("" for a link) and that user's view."""
-        if self._appapi is not None and "authorization-app-api" in headers:
-            user = check_appapi(headers, self._appapi)
-            return user, DavSession(self._server, user, as_user(self._appapi, user))
-        scheme, _, value = headers.get("authorization", "").partition(" ")
-        name, password = parse_credentials(value)
-        basic = {"Authorization": "Basic " + b64encode(f"{name}:{password}".encode()).decode("ascii")}
-        if scheme == SHARE:
-            return "", LinkSession(self._server, name, basic)
-        uid = await self._uid(basic)
-        return uid, DavSession(self._server, uid, basic)
-
-    async def _uid(self, headers: dict[str, str]) -> str:
+    async def _uid(self, key: bytes, headers: dict[str, str]) -> str:
         """Whose password it is. Every later request carries the password itself, so an old answer opens nothing."""
-        key = hmac.digest(self._secret, headers["Authorization"].encode("ascii"), sha256)
-        known = self._uids.get(key)
+        known = self._known.get(key)
         if known is not None and self._clock() < known[1]:
+            self._known.move_to_end(key)
             return known[0]
         async with self._server.ask("GET", _WHO, {**headers, "OCS-APIRequest": "true"}, "who asks") as response:
             data = b"" if response is None else await read_answer(response, MAX_ANSWER, "nextcloud: who asks")
         uid = parse_uid(data)
-        self._uids[key] = uid, self._clock() + UID_TTL_S
-        if len(self._uids) > UIDS:
-            self._uids.popitem(last=False)
+        self._accepted(key, uid)
         return uid
+
+    def _accepted(self, key: bytes, uid: str) -> None:
+        self._known[key] = uid, self._clock() + UID_TTL_S
+        self._known.move_to_end(key)
+        if len(self._known) > UIDS:
+            self._known.popitem(last=False)
 
 
 class LinkSession(DavSession):

@@ -22,7 +22,7 @@ own keys Nextcloud 32 opens these in a login session alone, which the answer wit
 | 404 | None, or an empty list; TryLater for `read` |
 | 412, another etag | TryLater: changed or gone since it was listed |
 | 423 locked, 429, 502, 503, 504 | Busy, with the wait that it asks for |
-| 401 twice (a burst of logins can refuse a good one) | PeerFailed: a new app password is needed |
+| 401 twice (a burst of logins can refuse a good one) | PeerFailed: a new app password is needed; for `believes` once |
 | redirects, other statuses, TLS, no connection, no WebDAV, compressed, cut short | PeerFailed |
 
 Reading the current content holds Nextcloud's shared lock as long as the transfer lasts: writers get 423 meanwhile. The
@@ -329,10 +329,14 @@ async def list_users(server: Server, headers: dict[str, str]) -> list[str]:
 
 
 class Server:
-    """One Nextcloud at its address, asked by all sessions, a bounded number of requests at a time."""
+    """One Nextcloud at its address, asked by all sessions, a bounded number of requests at a time.
 
-    def __init__(self, url: str, client: httpx.AsyncClient, at_once: int = AT_ONCE) -> None:
+    `believes`: the first 401 counts. Strangers' passwords are never sent twice: each refusal counts there against us.
+    """
+
+    def __init__(self, url: str, client: httpx.AsyncClient, at_once: int = AT_ONCE, believes: bool = False) -> None:
         self.url, self._client, self._gate = url, client, asyncio.Semaphore(at_once)
+        self._tries = (True,) if believes else (False, True)  # whether it is the last one
         self.names = tuple(unquote(name) for name in urlsplit(url).path.split("/") if name)
         self._encrypts: bool | None = None
 
@@ -353,7 +357,7 @@ class Server:
         async with self._gate:
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S) as deadline:
-                    for last in (False, True):
+                    for last in self._tries:
                         async with self._client.stream(
                             method, self.url + path, content=body, headers=headers
                         ) as response:

@@ -12,12 +12,23 @@ import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
-from audit.api import STRANGERS_AT_ONCE
 from audit.enrolment import Unauthorised
 from audit.errors import PeerFailed
-from audit.nextcloud.access import SHARE, Access, NotVisible, Seen, check_appapi, parse_credentials
+from audit.nextcloud.access import (
+    REFUSALS,
+    REFUSED_S,
+    SHARE,
+    Access,
+    Guessed,
+    NotVisible,
+    Seen,
+    check_appapi,
+    parse_credentials,
+)
 from audit.nextcloud.client import AppAPI, Config, Secret, make_client
+from tests.audit.log_setup import Clock
 from tests.audit.test_api import PATH, QUOTED, publish, see
 from tests.audit.town import Town
 from tests.nextcloud.fake import APP, APP_SECRET, FakeNextcloud, multistatus, node_properties
@@ -257,14 +268,101 @@ def test_proof_refusals_are_the_same_bytes(town: Town, cloud: Shared) -> None:
     assert {(answer.status_code, answer.content) for answer in answers} == {(404, answers[0].content)}
 
 
-def test_wrong_passwords_are_bounded(town: Town, cloud: Shared) -> None:
-    """Nextcloud counts them against this server's address: after a burst nobody is asked any more."""
-    target = f"/proof?path={QUOTED}"
-    statuses = [ask(town, cloud, target, basic("alice", str(i))).status_code for i in range(STRANGERS_AT_ONCE)]
-    assert set(statuses) == {401}
-    asked = cloud.requests
-    assert ask(town, cloud, "/proof?path=a.txt", basic("alice", "alice-pw")).status_code == 429
-    assert cloud.requests == asked
+class Counted(Shared):
+    """Counts its refusals, as Nextcloud's brute-force protection does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            self.refused += message.get("status") == 401
+            await send(message)
+
+        await self.app(scope, receive, count)
+
+
+@asynccontextmanager
+async def counted(cloud: Counted, clock: Clock) -> AsyncIterator[Access]:
+    async with make_client(httpx.ASGITransport(cloud)) as client:
+        yield Access(1, "nextcloud:x", Config(URL, (), APPAPI), client, lambda: float(clock.now))
+
+
+async def try_all(access: Access, who: list[dict[str, str]]) -> list[type[object]]:
+    found = await asyncio.gather(*(access.find(one, "a.txt", None) for one in who), return_exceptions=True)
+    return [type(one) for one in found]
+
+
+STRANGERS = [basic("alice", f"guess-{i}") for i in range(20)]
+NO_LINKS = [basic(f"none{i}", "", SHARE) for i in range(20)]
+
+
+@pytest.mark.parametrize("strangers", [STRANGERS, NO_LINKS, [STRANGERS[0]] * 20], ids=["users", "links", "one"])
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_wrong_passwords_do_not_lock_the_log_out(strangers: list[dict[str, str]], at_once: int) -> None:
+    """[R] Fewer than four reach Nextcloud in half an hour, one after the other or all at once, none of them twice."""
+
+    async def run() -> None:
+        cloud, clock = Counted(), Clock()
+        async with counted(cloud, clock) as access:
+            for start in range(0, 20, at_once):
+                assert set(await try_all(access, strangers[start : start + at_once])) <= {Unauthorised, Guessed}
+            assert 1 <= cloud.refused <= REFUSALS - 1
+            clock.now += int(REFUSED_S)
+            assert set(await try_all(access, strangers[:1])) == {Unauthorised}
+            assert cloud.refused <= REFUSALS
+
+    asyncio.run(run())
+
+
+def test_a_wrong_password_is_asked_about_once() -> None:
+    """The same one again is refused without a question, and stays refused while others are no longer looked at."""
+
+    async def run() -> None:
+        cloud, clock = Counted(), Clock()
+        async with counted(cloud, clock) as access:
+            assert await try_all(access, STRANGERS[:1]) == await try_all(access, STRANGERS[:1]) == [Unauthorised]
+            assert cloud.refused == 1
+            await try_all(access, STRANGERS)
+            assert await try_all(access, [STRANGERS[0], STRANGERS[9]]) == [Unauthorised, Guessed]
+
+    asyncio.run(run())
+
+
+def test_strangers_lock_nobody_out_whom_nextcloud_knows() -> None:
+    """Who got a proof before gets the next one; a password that is revoked meanwhile is the last that goes out."""
+
+    async def run() -> None:
+        cloud, clock = Counted(), Clock()
+        alice, link = basic("alice", "alice-pw"), basic("tok", "", SHARE)
+        async with counted(cloud, clock) as access:
+            assert await try_all(access, [alice, link]) == [Seen, Seen]
+            await try_all(access, STRANGERS)
+            clock.now += 600
+            assert await try_all(access, [alice, link, *[alice] * 20]) == [Seen] * 22
+            assert await try_all(access, [basic("bob", "bob-pw")]) == [Guessed]
+            cloud.alice.passwords.discard("alice-pw")
+            assert await try_all(access, [alice] * 20 + [link]) == [Unauthorised] * 20 + [Guessed]
+            assert cloud.refused == REFUSALS
+
+    asyncio.run(run())
+
+
+def test_proof_says_when_to_come_again(town: Town, cloud: Shared) -> None:
+    """429 while nobody new is looked at, with the time that is left; and what Nextcloud asks for is passed on."""
+
+    async def run() -> None:
+        async with opened(cloud, town.source.row) as access:
+            town.service.access = access
+            answers = [await town.send("GET", f"/proof?path={QUOTED}", headers=one) for one in STRANGERS]
+            assert [answer.status_code for answer in answers] == [401] * (REFUSALS - 1) + [429] * (21 - REFUSALS)
+            assert 1_700 < int(answers[-1].headers["retry-after"]) <= REFUSED_S
+            cloud.lie = lambda request: Response(status_code=429, headers={"retry-after": "77"})
+            answer = await town.send("GET", f"/proof?path={QUOTED}", headers=exapp("alice"))
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "77")
+
+    asyncio.run(run())
 
 
 def test_access_of_a_nextcloud_that_is_down(cloud: Shared) -> None:
