@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.nextcloud.hints import Hint as EventHint
@@ -98,7 +98,13 @@ _TAKE = sql(
 )
 _FINISH = sql(delete(_DIRTY).where(_key, _DIRTY.c.hits == bindparam("hits_")))
 _RETRY = sql(
-    update(_DIRTY).values(due_at=bindparam("due"), tries=_DIRTY.c.tries + ONE, why=bindparam("because")).where(_key)
+    update(_DIRTY)
+    .values(
+        due_at=case((_DIRTY.c.hits == bindparam("hits_"), bindparam("due")), else_=_DIRTY.c.due_at),
+        tries=_DIRTY.c.tries + ONE,
+        why=bindparam("because"),
+    )
+    .where(_key)
 )
 _HITS = sql(select(_DIRTY.c.hits).where(_key))
 _NEXT_DUE = sql(select(func.min(_DIRTY.c.due_at)).where(_of_source))
@@ -236,9 +242,9 @@ def finish(conn: sqlite3.Connection, dirty: Dirty) -> None:
 
 
 def retry(conn: sqlite3.Connection, dirty: Dirty, now: int, why: str) -> None:
-    """Puts it off: twice as long with each try, up to some hours."""
+    """Puts it off: twice as long with each try, up to some hours. A hint that came meanwhile is not put off with it."""
     pause = min(RETRY_MOST_S, RETRY_FIRST_S << min(dirty.tries, 16))
-    conn.execute(_RETRY, (now + pause, why[:MAX_WHY], *dirty[:3]))
+    conn.execute(_RETRY, (dirty.hits, now + pause, why[:MAX_WHY], *dirty[:3]))
 
 
 def count_hits(conn: sqlite3.Connection, dirty: Dirty) -> int | None:

@@ -376,6 +376,7 @@ class Looker:
         with self.store.transaction() as conn:
             if rows.count_hits(conn, dirty) is None:  # read again though nobody had asked: now it is queued
                 rows.add(conn, self.source, [Hint(dirty.file_id, dirty.user, dirty.path)], int(self.clock()))
+                dirty = dirty._replace(hits=rows.count_hits(conn, dirty) or 0)
             rows.retry(conn, dirty, int(self.clock()), why)
 
 

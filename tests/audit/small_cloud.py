@@ -46,6 +46,7 @@ class SmallCloud:
         self.on_read: Callable[[File], None] = lambda file: None
         self.faulty: set[int] = set()  # versions whose reading ends in 500
         self.broken: set[str] = set()  # paths that cannot be listed or read
+        self.on_broken: Callable[[str], None] = lambda path: None
         self.listed: list[str] = []
         self.reads: list[str] = []
 
@@ -183,6 +184,7 @@ class SmallSession:
         if file is None or file.etag != etag:
             raise TryLater("changed")
         if path in self.cloud.broken:
+            self.cloud.on_broken(path)
             raise PeerFailed("answered 403")
         reading = reading_of(file.data)
         self.cloud.on_read(file)

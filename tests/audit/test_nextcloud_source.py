@@ -478,6 +478,40 @@ def test_file_that_cannot_be_read_does_not_stop_the_others(town: Town) -> None:
     assert row == (1, 5)
 
 
+def test_event_during_a_look_that_fails_is_not_put_off(town: Town) -> None:
+    """A file that was tried often waits for hours; what an event tells of it meanwhile is looked at at once."""
+    number = town.cloud.put("a", b"one")
+    town.scan()
+    town.cloud.put("a", b"two")
+    town.cloud.broken.add("a")
+    conn, row = town.log.store.reader(), town.source.row
+    for _ in range(14):
+        town.log.clock.now += 6 * 3600
+        town.look(Hint(number, "alice", "a"))
+
+    def event(path: str) -> None:
+        town.cloud.on_broken = lambda path: None
+        with town.log.store.transaction() as writer:
+            rows.add(writer, row, [Hint(number, "alice", "a")], town.log.clock.now, is_urgent=True)
+        town.cloud.broken.discard("a")
+
+    town.cloud.on_broken = event
+    town.look(Hint(number, "alice", "a"))
+    assert town.told(number) == ["adopted", "written"]
+    assert rows.next_due(conn, row) is None
+
+
+def test_file_that_fails_while_it_is_read_again_is_put_off(town: Town) -> None:
+    """Nobody hinted at it: it is queued, later each time, like any other."""
+    number = town.cloud.put("a", b"one")
+    town.scan()
+    town.cloud.broken.add("a")
+    town.scan(full=True)
+    (dirty,) = rows.take(town.log.store.reader(), town.source.row, 9, 2**60)
+    assert (dirty.file_id, dirty.tries) == (number, 1)
+    assert rows.next_due(town.log.store.reader(), town.source.row) == town.log.clock.now + rows.RETRY_FIRST_S
+
+
 def test_folder_that_goes_before_it_was_seen_whole_is_missed(town: Town) -> None:
     """Files of a folder that was cut off in the first walk are looked for once the folder is gone."""
     file = town.cloud.put("a/1", b"1", 100)
