@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, tuple_, update
+from sqlalchemy import bindparam, case, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.nextcloud.hints import Hint as EventHint
@@ -145,6 +145,9 @@ _OLDEST_CHECKED = sql(
         _KNOWN.c.in_trash == ZERO,
         tuple_(_KNOWN.c.checked, _KNOWN.c.file_id) > tuple_(bindparam("checked"), bindparam("file_id")),
         _KNOWN.c.checked < bindparam("before"),
+        ~exists(ONE).where(
+            _DIRTY.c.source == _KNOWN.c.source, _DIRTY.c.file_id == _KNOWN.c.file_id, _DIRTY.c.tries > ZERO
+        ),
     )
     .order_by(_KNOWN.c.checked, _KNOWN.c.file_id)
     .limit(bindparam("limit"))
@@ -343,7 +346,10 @@ class Reads(NamedTuple):
 
 
 def list_oldest(conn: sqlite3.Connection, source: int, after: tuple[int, int], before: int, limit: int) -> list[Known]:
-    """Files whose bytes were read last before a time, the longest ago first; a page after (checked, file id)."""
+    """Files whose bytes were read last before a time, the longest ago first; a page after (checked, file id).
+
+    What could not be read is tried again by the queue. Here it would be the oldest for ever, and come before all else.
+    """
     return list(map(Known._make, conn.execute(_OLDEST_CHECKED, (source, *after, before, limit))))
 
 

@@ -363,10 +363,13 @@ class _Scan:
     # -- reading again ------------------------------------------------------------------------------------------
 
     async def reread(self, looker: Looker, before: int, limit: int | None = None, until: float | None = None) -> int:
-        """Reads files again whose bytes were read last before a time, the longest ago first; returns how many."""
-        after, done = (-1, -1), 0
-        while limit is None or done < limit:
-            size = BATCH if limit is None else min(BATCH, limit - done)
+        """Reads files again whose bytes were read last before a time, the longest ago first; returns how many.
+
+        Those that cannot be read do not count: others take their place.
+        """
+        after, begun = (-1, -1), looker.files
+        while limit is None or looker.files - begun < limit:
+            size = BATCH if limit is None else min(BATCH, limit - (looker.files - begun))
             page = rows.list_oldest(self.store.reader(), self.source.row, after, before, size)
             if not page or until is not None and time.monotonic() >= until:
                 break
@@ -374,8 +377,7 @@ class _Scan:
             await looker.look_at_all(
                 [Dirty(self.source.row, known.file_id, "", known.viewer, known.path, 0, 0, 0) for known in page]
             )
-            done += len(page)
-        return done
+        return looker.files - begun
 
     async def reread_share(self, looker: Looker) -> None:
         """Today's share of all files, as far as today's hours go."""

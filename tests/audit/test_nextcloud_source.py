@@ -635,6 +635,29 @@ def test_rereading_goes_over_everything_in_its_days(town: Town) -> None:
     assert sorted(seen) == [f"{i}" for i in range(10)]
 
 
+def test_files_that_cannot_be_read_keep_none_from_being_read_again(tmp_path: Path) -> None:
+    """An account that is gone: the others' files have their turn all the same, each day, and only they count."""
+    town = Town(tmp_path / "log", "alice", "bob")
+    for i in range(10):
+        town.cloud.put(f"b{i}", b"bob", user="bob")
+        town.cloud.put(f"a{i}", b"alice")
+    town.scan()
+    town.cloud.users.remove("bob")
+    with town.log.store.transaction() as conn:  # bob's are the oldest
+        conn.execute("UPDATE nextcloud_known SET checked = checked + 1 WHERE user = 'alice'")
+    town.source = town.source._replace(limits=Limits(budget=Budget(days=5, hours=5, bytes_per_s=0), share=1))
+    seen: list[str] = []
+    for _ in range(3):
+        town.log.clock.now += 86_400
+        town.cloud.reads.clear()
+        town.scan()
+        used = rows.get_reads(town.log.store.reader(), town.source.row, town.log.clock.now // 86_400)
+        assert used.files == len(town.cloud.reads) == 4
+        seen += town.cloud.reads
+    assert set(seen) == {f"a{i}" for i in range(10)}
+    town.log.close()
+
+
 def test_throttle_spreads_what_it_lets_through() -> None:
     """On average no more than the rate: after a big file the next one waits."""
     now = [0.0]
