@@ -115,7 +115,9 @@ class Declaration(NamedTuple):
 
 
 async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch: Fetch, say: Say) -> Shown:
-    """What every node of the policies shows. One that does not answer may have it all: a human alone passes it over."""
+    """What every node of the policies shows. One that does not answer may have it all, and one may say that it has what
+    it does not give: a human alone passes it over, and then nothing of it counts.
+    """
     name = sha256(log.store.origin.encode("utf-8")).hexdigest()
     named = [w.url.rstrip("/") for policy in (log.witnesses, log.auditors) for w in policy.witnesses.values() if w.url]
     urls = list(dict.fromkeys([*named, *[url.rstrip("/") for url in more]]))
@@ -123,13 +125,13 @@ async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch
     if unknown := skipped - set(urls):
         raise Refused(f"declare-loss: {min(unknown)} is no node of this log's policies")
     shown, silent = Shown([], []), []
-    for url in urls:
+    for url in [url for url in urls if url not in skipped]:
         try:
             for path in (f"{url}/{name}/checkpoint", f"{url}/mirror/{name}"):
                 await _look(log, path, fetch, shown)
         except (AuditError, Error) as error:
             say(f"{url}: {error}")
-            silent += [] if url in skipped else [url]
+            silent.append(url)
     if silent:
         raise Refused(
             f"declare-loss: {', '.join(silent)} did not answer, and may have what is missing; if it never will, say "
@@ -204,23 +206,43 @@ def _has_quorum(note: Note, policy: Policy) -> bool:
 
 
 async def take_what_is_left(log: Directory, shown: Shown, lost: Lost, fetch: Fetch, now: int, say: Say) -> int:
-    """[R] A mirror that has it all ends this; the one that has most of the rest gives it first. Returns our size."""
+    """[R] A mirror that has it all ends this; the one that has most of the rest gives it first. Returns our size.
+
+    What a mirror says that it has is its word: where it does not give that, the next one is asked.
+    """
     with log.store.snapshot() as conn:
         ours = read_newest_signed(conn)
-    size = ours.size if ours else 0
-    if not shown.mirrors:
-        return size
-    url, tree, note = max(shown.mirrors, key=lambda one: one[1].size)
-    if tree.size >= lost.seen:
+    size, failed = ours.size if ours else 0, []
+    for url, tree, note in sorted(shown.mirrors, key=lambda one: -one[1].size):
         node = url.partition("/mirror/")[0]
-        raise Refused(f"declare-loss: nothing is lost: {node} has every leaf; run `recover --from {node}`")
-    if tree.size > size:
-        say(f"{url}: has leaves up to {tree.size}, which are taken")
-        part = os.path.join(log.path, PART)
-        leaves = await fetch_leaves(part, url, fetch, size, tree, say)
-        rebuild(log, Newest(tree, [note], tree.size), leaves, now)
-        os.unlink(part)
-    return max(size, tree.size)
+        if tree.size >= lost.seen:
+            raise Refused(
+                f"declare-loss: nothing is lost: {node} has every leaf; run `recover --from {node}`, and where it does "
+                f"not give them, say `--without {node}`"
+            )
+        if tree.size > size:
+            say(f"{url}: has leaves up to {tree.size}, which are taken")
+            try:
+                await _take(log, url, Newest(tree, [note], tree.size), fetch, size, now, say)
+                size = tree.size
+            except (Refused, PeerFailed) as error:
+                say(f"{url}: {error}")
+                failed.append((tree.size, node))
+    if missed := [node for claimed, node in failed if claimed > size]:
+        raise Refused(
+            f"declare-loss: {', '.join(missed)} did not give the leaves that it shows; try again later, and if it "
+            "never will, say `--without URL` for each"
+        )
+    return size
+
+
+async def _take(log: Directory, url: str, newest: Newest, fetch: Fetch, size: int, now: int, say: Say) -> None:
+    part = os.path.join(log.path, PART)
+    leaves = await fetch_leaves(part, url, fetch, size, newest.checkpoint, say)
+    try:
+        rebuild(log, newest, leaves, now)
+    finally:
+        os.unlink(part)  # taken, or the wrong ones
 
 
 # -- building -------------------------------------------------------------------------------------------------------

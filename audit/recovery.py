@@ -145,8 +145,11 @@ async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -
 
 
 async def fetch_leaves(path: str, url: str, fetch: Fetch, start: int, newest: Checkpoint, say: Say) -> list[bytes]:
-    """Leaves from `start` on. What has come is kept in a file, unverified like the rest, and is not asked for again."""
-    header = f"{start} {newest.size} {newest.root.hex()}\n".encode("ascii")
+    """Leaves from `start` on. What has come is kept in a file, unverified like the rest, and is not asked for again.
+
+    Of one node alone: another one's might be wrong.
+    """
+    header = f"{start} {newest.size} {newest.root.hex()} {url}\n".encode()
     leaves = _read_part(path, header)
     tiles = TileReader(fetch, url, newest.size)
     if leaves:

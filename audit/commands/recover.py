@@ -49,7 +49,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--declare-loss", action="store_true", help="nobody has the leaves: go on under a new origin")
     parser.add_argument("--origin", metavar="NAME", help="the new origin (default: the old one and /2)")
     parser.add_argument(
-        "--without", metavar="URL", action="append", default=[], help="this node will never answer again; repeat"
+        "--without",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="nothing that this node says counts; repeat",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask whether a loss is to be declared")
     common.add_json(parser)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from audit.fsck import Keys, check_log
 from audit.losing import (
     BEFORE,
     BUILD,
+    PART,
     Declaration,
     _write_policies,
     ask,
@@ -431,6 +433,57 @@ def test_what_a_mirror_has_in_part_is_taken_first(tmp_path: Path) -> None:
     assert ruin.findings() == []
     ruin.allow(done)
     ruin.settle()
+    ruin.close()
+
+
+def test_node_that_lies_about_its_mirror_is_passed_over(ruin: Ruin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] It shows the newest tree and has no leaf of it: the operator leaves it out, and nothing of it counts."""
+    honest, name = ruin.fetch, sha256(ORIGIN.encode()).hexdigest()
+    newest = asyncio.run(honest(f"http://ada.test/{name}/checkpoint", 1 << 20))
+
+    async def fetch(url: str, limit: int) -> bytes:
+        if not url.startswith("http://dov.test/mirror/"):
+            return await honest(url, limit)
+        if url.endswith("/checkpoint"):
+            return newest
+        raise PeerLacks(f"{url}: 404")
+
+    monkeypatch.setattr(ruin, "fetch", fetch)
+    with pytest.raises(Refused, match="http://dov.test has every leaf.*--without http://dov.test"):
+        ruin.declare()
+    assert ruin.declare(without=("http://dov.test",)).origin == SECOND
+
+
+def test_mirrors_are_tried_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] One that gives wrong leaves, or none, is followed by the next; where none gives them, nothing is declared."""
+    ruin = Ruin(tmp_path, lose=False)
+    part = {name: ruin.copies(name) for name in NAMES}
+    head = ruin.nodes[0].store.head(AUDITOR, ORIGIN)
+    assert head is not None
+    asyncio.run(recover_all(ruin))
+    ruin.write("a.txt", "four and more, never to be seen again")
+    ruin.run()
+    ruin.restore()
+    for name, copies in part.items():
+        ruin.put_back(name, copies)
+    honest, liars = ruin.fetch, set(NAMES)
+
+    async def fetch(url: str, limit: int) -> bytes:
+        data, name = await honest(url, limit), url[7:10]
+        if "/mirror/" not in url or "/tile/" not in url or name not in liars:
+            return data
+        if name == "ada":
+            raise PeerFailed(f"{url}: 500")
+        return data[:-1] + bytes([data[-1] ^ 1])
+
+    monkeypatch.setattr(ruin, "fetch", fetch)
+    with pytest.raises(Refused, match="ada.test, http://bea.test, .*did not give the leaves that it shows"):
+        ruin.declare()
+    liars.discard("dov")
+    done = ruin.declare()
+    assert done.kept == head.size
+    assert not (tmp_path / "log" / PART).exists()
+    assert ruin.findings() == []
     ruin.close()
 
 

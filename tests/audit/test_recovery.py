@@ -164,6 +164,16 @@ def test_recovery_is_resumed(town: Town) -> None:
         run_recover(town)
 
 
+def test_leaves_of_another_node_are_not_gone_on_with(town: Town) -> None:
+    """[R] What one node gave before it broke off may be wrong: the next one is asked for everything."""
+    with pytest.raises(PeerFailed):
+        run_recover(town, fail_after=5)
+    part = town.path / "log" / PART_FILE
+    header = part.read_bytes().partition(b"\n")[0].replace(b"http://ada", b"http://bea")
+    part.write_bytes(header + b"\n" + b"\0\4junk")
+    assert run_recover(town).published
+
+
 def test_mirror_serves_what_its_auditor_signed(town: Town) -> None:
     """Bundles below the signed size, for logs that are mirrored; all else is 404 or malformed."""
 
