@@ -20,13 +20,14 @@ Nothing is decided about trees that nobody shows: with every witness gone, there
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 
 from audit.auditor import CHUNK_LEAVES
 from audit.batch import Batch
@@ -56,6 +57,11 @@ Say = Callable[[str], None]
 _CHAINS, _ENTRIES, _OWNERS, _SOURCES = table(ChainRow), table(EntryRow), table(Owner), table(Source)
 _PENDING, _LOST = table(Pending), table(LostLeaf)
 _ALL_CHAINS = sql(select(_CHAINS).order_by(_CHAINS.c.id))
+_OF_FILE = sql(
+    select(_CHAINS)
+    .where(_CHAINS.c.source == bindparam("source"), _CHAINS.c.file_id == bindparam("file_id"))
+    .order_by(_CHAINS.c.id)
+)
 _TIP = sql(
     select(_ENTRIES.c.seq, _ENTRIES.c.head)
     .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index.is_not(None))
@@ -63,7 +69,8 @@ _TIP = sql(
 )
 _IS_INTEGRATED = _TIP
 _WITHDRAW_ENTRIES = sql(delete(_ENTRIES).where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index.is_(None)))
-_WITHDRAW_LEAVES = sql(delete(_PENDING).where(_PENDING.c.chain == bindparam("chain")))
+_chains_of_it = func.json_each(bindparam("chains")).table_valued("value")
+_WITHDRAW_LEAVES = sql(delete(_PENDING).where(_PENDING.c.chain.in_(select(_chains_of_it.c.value))))
 _WITHDRAW_LEAF = sql(delete(_PENDING).where(_PENDING.c.leaf == bindparam("leaf")))
 _WITHDRAW_CHAIN = sql(delete(_CHAINS).where(_CHAINS.c.id == bindparam("chain")))
 _MOVE = sql(
@@ -302,19 +309,24 @@ class _Rebuild:
         files: dict[tuple[int, int], list[Current]] = {}
         for row in sorted(self._rows.values()):
             files.setdefault((row.source, row.file_id), []).append(row)
-        for rows in files.values():
-            self._end_file(rows, tips)
+        taken = [[row for row in self._all_of(rows[0]) if row.id >= rows[0].id] for rows in files.values()]
+        self._conn.execute(_WITHDRAW_LEAVES, (json.dumps([row.id for rows in taken for row in rows]),))
+        for rows, withdrawn in zip(files.values(), taken, strict=True):
+            self._end_file(rows, withdrawn, tips)
         unknown = set(tips) - set(self._rows)
         found = self._find_folder_files(unknown, tips)
         self._batch.flush()
         return len(files) + found, len(unknown) - found
 
-    def _end_file(self, rows: list[Current], tips: dict[bytes, Tip]) -> None:
-        """Ends the newest of a file's chains that lost steps, with what was known last of the file."""
+    def _end_file(self, rows: list[Current], withdrawn: list[Current], tips: dict[bytes, Tip]) -> None:
+        """Ends the newest of a file's chains that lost steps, with what was known last of the file.
+
+        `withdrawn`: those whose seqs or generations are taken; none of their leaves waits for a tree any more.
+        """
         newest = find_current(self._conn, rows[0].source, rows[0].file_id)
         assert newest is not None
         taints = self._taints(newest)
-        for row in [r for r in self._all_of(rows[0]) if r.id >= rows[0].id]:
+        for row in withdrawn:
             self._withdraw(row, kept=row.chain_id in tips)
         for row in rows:
             tip = tips[row.chain_id]
@@ -330,13 +342,11 @@ class _Rebuild:
         return tuple(sorted(load_chain(self._conn, self._store, newest).taints.values()))
 
     def _all_of(self, row: Current) -> Iterable[Current]:
-        found = map(Current._make, self._conn.execute(_ALL_CHAINS).fetchall())
-        return [other for other in found if (other.source, other.file_id) == (row.source, row.file_id)]
+        return map(Current._make, self._conn.execute(_OF_FILE, (row.source, row.file_id)).fetchall())
 
     def _withdraw(self, row: Current, kept: bool) -> None:
         """Takes back what waits for a tree under seqs or generations that are taken."""
         self.withdrawn += self._conn.execute(_WITHDRAW_ENTRIES, (row.id,)).rowcount
-        self._conn.execute(_WITHDRAW_LEAVES, (row.id,))
         if not kept and self._conn.execute(_IS_INTEGRATED, (row.id,)).fetchone() is None:
             self._conn.execute(_WITHDRAW_CHAIN, (row.id,))
 

@@ -14,7 +14,7 @@ from audit.directory import open_log
 from audit.errors import PeerFailed, Refused, TryLater
 from audit.fsck import Keys, check_log
 from audit.publisher import read_proof_tree
-from audit.recovery import PART_FILE, Recovered, recover
+from audit.recovery import _MOVE, _OF_FILE, _TIP, _WITHDRAW_CHAIN, _WITHDRAW_ENTRIES, PART_FILE, Recovered, recover
 from tests.audit.log_setup import plan_close
 from tests.audit.town import Town
 from verifier.chain import NO_SEAL, close_message, seal_message
@@ -172,6 +172,13 @@ def test_leaves_of_another_node_are_not_gone_on_with(town: Town) -> None:
     header = part.read_bytes().partition(b"\n")[0].replace(b"http://ada", b"http://bea")
     part.write_bytes(header + b"\n" + b"\0\4junk")
     assert run_recover(town).published
+
+
+@pytest.mark.parametrize("statement", [_OF_FILE, _TIP, _WITHDRAW_ENTRIES, _WITHDRAW_CHAIN, _MOVE])
+def test_what_is_asked_for_each_chain_looks_at_no_other(town: Town, statement: str) -> None:
+    """A log of a million files comes back in time that follows what it lost."""
+    plan = town.service.store.reader().execute(f"EXPLAIN QUERY PLAN {statement}", (0,) * statement.count("?"))
+    assert [row[3] for row in plan if row[3].startswith("SCAN")] == []
 
 
 def test_mirror_serves_what_its_auditor_signed(town: Town) -> None:
