@@ -5,8 +5,9 @@
 
 Entries and what the next scan compares with (`folder_known`) are written in one transaction, so that nothing is
 recorded twice after a crash and nothing is forgotten. Adopted files come in batches while they are hashed: a first
-scan that is interrupted goes on where it was. Later scans write all moves in one transaction, since paths may change
-hands in a circle. File ids count up and are never used again, the inode is only a hint for moves.
+scan that is interrupted goes on where it was. So do moves: whose new path is another's old one comes after it, and only
+those that change paths in a circle go together, however many these are. File ids count up and are never used again, the
+inode is only a hint for moves.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby, islice
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -138,9 +139,7 @@ class _Scan:
         with closing(found):  # type: ignore[type-var]  # a generator, said to be an iterator
             changes = _without_problems(found, problems)
             for is_move, group in groupby(changes, key=lambda change: change.operation == "moved"):
-                # Paths may change hands in a circle: all moves together, or two files would share one in between.
-                size = None if is_move else BATCH
-                while batch := list(islice(group, size)):
+                for batch in _batches(_in_turn(list(group)) if is_move else ([change] for change in group)):
                     self._record(batch)
         if any(problem.reason == "root" for problem in problems):
             return Summary(self._source.source_id, self._counts, problems, 0)
@@ -185,6 +184,45 @@ class _Scan:
         assert change.seen is not None
         assert change.digest is not None
         return self._source.row, file_id, *change.seen, change.digest, now
+
+
+def _in_turn(moves: Sequence[Change]) -> Iterator[list[Change]]:
+    """Moves that have to go together, so that no two files ever share a path: one, or a whole circle.
+
+    a -> b -> c: whoever leaves a path comes before whoever takes it.
+    """
+    leaving = {move.known.path: move for move in moves if move.known}
+    for first in moves:
+        row, move = [], leaving.pop(_old(first), None)
+        while move is not None:
+            row.append(move)
+            move = leaving.pop(_new(move), None)
+        if row and _new(row[-1]) == _old(first):
+            yield row
+        else:
+            yield from ([one] for one in reversed(row))
+
+
+def _old(move: Change) -> str:
+    assert move.known is not None
+    return move.known.path
+
+
+def _new(move: Change) -> str:
+    assert move.seen is not None
+    return move.seen.path
+
+
+def _batches(groups: Iterable[list[Change]]) -> Iterator[list[Change]]:
+    """Groups whole, about BATCH changes at a time."""
+    batch: list[Change] = []
+    for group in groups:
+        if batch and len(batch) + len(group) > BATCH:
+            yield batch
+            batch = []
+        batch += group
+    if batch:
+        yield batch
 
 
 def _without_problems(items: Iterator[Change | Problem], problems: list[Problem]) -> Iterator[Change]:
