@@ -197,6 +197,8 @@ class Service:
                 self._scan_due.set()
                 self._hinted.set()
                 self._stop_scan.set()
+                for source in self._hinted_sources:
+                    source.stop()
                 scanning, looking, *others = tasks
                 await asyncio.gather(
                     scanning, looking

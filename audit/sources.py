@@ -53,6 +53,9 @@ class HintedSource(ScanSource, Protocol):
     def kept(self) -> AbstractContextManager[None]:
         """In the block looks may run beside a scan, and all share what is open."""
 
+    def stop(self) -> None:
+        """Ends scans and looks in that block, with Stopped. From any thread; the next start goes on with them."""
+
     def next_due(self, store: Store) -> int | None:
         """When the next look is due; None where nothing waits."""
 

@@ -4,6 +4,7 @@
     line.run(work)                       one loop and new sessions for this call alone: `record`
     with line.kept():                    a thread with a loop of its own: `serve`
         line.run(scan); line.run(look)   from any threads, beside each other; `line.sessions` gives both the same ones
+        line.stop()                      from any thread: both end now, with Stopped, whatever they are reading
 
 A scan asks for new sessions, so that accounts and passwords are as they are configured now; it gets those that are open
 where somebody uses them at that moment. The server's bound on requests at a time holds for all that share them.
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from audit.nextcloud.share import Share
 from audit.nextcloud.values import Session
+from audit.scanning import Stopped
 
 Opener = Callable[[], AbstractAsyncContextManager[Sequence[Session]]]
 Check = Callable[[Sequence[Session]], Awaitable[None]]
@@ -37,6 +39,8 @@ class Line:
         self.in_hand: set[tuple[int, str]] = set()
         self.share: Share | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._works: set[asyncio.Task[Any]] = set()
+        self._stopping = False
         self._stop: asyncio.Event | None = None
         self._gate: asyncio.Lock | None = None
         self._stack = AsyncExitStack()
@@ -47,7 +51,33 @@ class Line:
         """Does it, and waits for it."""
         if self._loop is None:
             return asyncio.run(work())
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._do(work), self._loop).result()
+
+    async def _do(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """The work, until it is done or `stop` cuts it short."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stopping:
+            raise Stopped
+        self._works.add(task)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if self._stopping:
+                raise Stopped from None
+            raise
+        finally:
+            self._works.discard(task)
+
+    def stop(self) -> None:
+        """Ends what is done in the block, now: a transaction is finished, all else the next look reads again."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cut_short)
+
+    def _cut_short(self) -> None:
+        self._stopping = True
+        for task in self._works:
+            task.cancel()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -55,7 +85,7 @@ class Line:
         ready: Future[asyncio.AbstractEventLoop] = Future()
         thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), name="nextcloud", daemon=True)
         thread.start()
-        self._loop = loop = ready.result()
+        self._loop, self._stopping = (loop := ready.result()), False
         try:
             yield
         finally:

@@ -116,6 +116,10 @@ class NextcloudSource(NamedTuple):
         """Scans and looks in the block may run beside each other, and share their sessions."""
         return self.line.kept()
 
+    def stop(self) -> None:
+        """Ends scans and looks in the block at once, with Stopped; what is queued is durable."""
+        self.line.stop()
+
     def next_due(self, store: Store) -> int | None:
         """When the first of the queue is due; None where it is empty."""
         return rows.next_due(store.reader(), self.row)
