@@ -165,6 +165,9 @@ def _check_keys(directory: str, store: Store, key: VerifierKey) -> SignerKey | N
     return next_signer
 
 
+REPLACE = "/replace"  # of a token's kind: in place of the owner that is enrolled
+
+
 def new_token(store: Store, user: str, source: int | None, random: Random = os.urandom, kind: str = OWNER) -> str:
     """A one-time token that lets this user enrol, for any source where none is given; or the instance's root."""
     token = random(TOKEN_SIZE).hex()

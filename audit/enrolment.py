@@ -7,12 +7,12 @@
     find_own(conn, owner)                                        what that key is the enrolled owner of, and no more
 
 A token is for one user, once; the store knows its hash alone. A folder has one enrolled owner, a Nextcloud one for each
-user. A token of kind `instance` makes the root under which everybody's files are who enrols none. Whoever is refused is
-not told which half of it was wrong. A request is authorised before anything is looked up, so that without the key of
-some owner nobody learns anything, and with it nobody learns what another one has.
+user. A token of kind `instance` makes the root under which everybody's files are who enrols none. One of a kind with
+`/replace` behind it enrols in place of who is enrolled: a seed was lost, or the files have a new owner. Whoever is
+refused is not told which half of it was wrong. A request is authorised before anything is looked up, so that without
+the key of some owner nobody learns anything, and with it nobody learns what another one has.
 
-The enrolment is durable before its token is marked as used: a crash between the two leaves a token that can do no more
-for that source (it has its owner then), and a client that runs again finds itself enrolled.
+The enrolment and the use of its token are one transaction. A client that runs again finds itself enrolled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, literal_column, select, update
 
 from audit.chains import CUSTODIAL, FOLDER_SPEC, INSTANCE, OWNER, OwnerRow, chains_of, find_owner
-from audit.directory import hash_token
+from audit.directory import REPLACE, hash_token
 from audit.errors import Refused
 from audit.recorder import Recorder
 from audit.schema import EMPTY, ONE, ZERO, Owner, Source, Token, sql, table
@@ -102,6 +102,16 @@ class TokenRow(NamedTuple):
     used: int
     kind: str = OWNER
 
+    @property
+    def makes(self) -> str:
+        """The kind of owner that it makes."""
+        return self.kind.removesuffix(REPLACE)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether that is in place of who is enrolled."""
+        return self.kind.endswith(REPLACE)
+
 
 class Standing(NamedTuple):
     """What the store says about an enrolment: None for a source or token that it does not know.
@@ -176,9 +186,12 @@ def decide_enrolment(enrolment: Enrolment, signature: bytes, standing: Standing)
         raise EnrolmentRefused(f"token: it is no open token of {enrolment.user!r} for this source")
     if standing.source is None:
         raise EnrolmentRefused(f"source: there is no {enrolment.source!r}")
-    if standing.owner is not None:
+    owner = standing.owner
+    if owner is not None and (
+        not token.replaces or (owner.owner_key, owner.blinding_key) == (enrolment.owner, enrolment.blinding)
+    ):
         raise AlreadyEnrolled(f"source: {enrolment.source} has an enrolled owner already")
-    return None if token.kind == INSTANCE else standing.source
+    return None if token.makes == INSTANCE else standing.source
 
 
 class Enrolments:
@@ -194,20 +207,22 @@ class Enrolments:
         enrolment, signature = parse_enrolment(body)
         self.nonces.take(enrolment.nonce, now)
         with self._lock:
-            source = decide_enrolment(enrolment, signature, self._standing(enrolment))
+            standing = self._standing(enrolment)
+            source = decide_enrolment(enrolment, signature, standing)
+            replaces = standing.token is not None and standing.token.replaces
 
             def use_token(conn: sqlite3.Connection) -> None:  # with the owner or not at all
                 conn.execute(_USE_TOKEN, (now, hash_token(enrolment.token)))
 
             owner = enrolment.user, enrolment.owner, enrolment.blinding
-            return self._recorder.enrol(source, *owner, also=use_token)
+            return self._recorder.enrol(source, *owner, replaces, also=use_token)
 
     def _standing(self, enrolment: Enrolment) -> Standing:
         with self._store.snapshot() as conn:
             source = find_source(conn, enrolment.source)
             row = conn.execute(_FIND_TOKEN, (hash_token(enrolment.token),)).fetchone()
             token = None if row is None else TokenRow._make(row)
-            if token is not None and token.kind == INSTANCE:
+            if token is not None and token.makes == INSTANCE:
                 owner = find_owner(conn, INSTANCE, None)
             else:
                 whose = chains_of(conn, source, enrolment.user)

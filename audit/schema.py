@@ -294,7 +294,7 @@ class TreeRow(LogTable, table=True):
 
 
 class Token(LogTable, table=True):
-    """An enrolment token, by its hash: it works once. `kind` as that of the owner that it makes."""
+    """An enrolment token, by its hash: it works once. `kind` as that of the owner that it makes, and `/replace`."""
 
     __tablename__ = "tokens"
     token_hash: bytes = Field(primary_key=True)

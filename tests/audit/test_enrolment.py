@@ -38,6 +38,8 @@ KEYS = derive_keys(b"\2" * 32, LOG)
 PLAIN = Enrolment(LOG, "folder:f0", "alice", "t" * 32, b"\3" * 32, KEYS.public, KEYS.blinding)
 OPEN = Standing(LOG, 7, TokenRow("alice", None, 0), None)
 OWNER = OwnerRow(1, "owner", "bob", b"", b"", b"")
+THE_SAME = OwnerRow(1, "owner", "alice", KEYS.public, KEYS.blinding, b"")
+REPLACING = TokenRow("alice", None, 0, "owner/replace")
 
 
 def signature(enrolment: Enrolment) -> bytes:
@@ -95,12 +97,20 @@ def test_enrolment_with_everything_in_order_is_decided() -> None:
         (OPEN._replace(token=TokenRow("alice", 8, 0)), EnrolmentRefused, "no open token"),
         (OPEN._replace(source=None), EnrolmentRefused, "source: there is no"),
         (OPEN._replace(owner=OWNER), AlreadyEnrolled, "has an enrolled owner"),
+        (OPEN._replace(token=REPLACING, owner=THE_SAME), AlreadyEnrolled, "has an enrolled owner"),
     ],
 )
 def test_enrolment_is_refused_by_what_the_store_says(standing: Standing, error: type[Exception], message: str) -> None:
     """Each thing that the store says against an enrolment refuses it."""
     with pytest.raises(error, match=message):
         decide_enrolment(PLAIN, signature(PLAIN), standing)
+
+
+def test_enrolment_in_place_of_another() -> None:
+    """A token that replaces enrols where somebody is enrolled: another seed of theirs, or another owner."""
+    for kind, source in (("owner/replace", 7), ("instance/replace", None)):
+        standing = OPEN._replace(token=TokenRow("alice", None, 0, kind), owner=OWNER)
+        assert decide_enrolment(PLAIN, signature(PLAIN), standing) == source
 
 
 @pytest.mark.parametrize("name", ["source", "user", "token", "nonce", "owner", "blinding"])

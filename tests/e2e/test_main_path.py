@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -188,3 +189,33 @@ def test_main_path_survives_a_kill(world: World) -> None:
     world.wait_scanned()
     world.prove("minutes.txt")
     world.verify("minutes.txt")
+
+
+def test_main_path_after_a_lost_seed(world: World) -> None:
+    """A token that replaces lets the owner enrol anew: each file is NOT PROVEN until the new device has sealed it."""
+    file = world.folder / "minutes.txt"
+    world.prove("minutes.txt")
+    world.verify("minutes.txt")
+    (world.directory / "new").mkdir()
+    world.seed = world.directory / "new" / "seed.txt"
+    run("seed", "new", world.seed)
+    plain = run("token", "--data", world.log, "--user", world.made["user"])["token"]
+    words = ("--policy", world.log / "policy", "--auditors", world.log / "auditors", "--server", world.server.url)
+    run("enrol", *words, "--seed", world.seed, "--token", plain, expect=4)
+    token = run("token", "--data", world.log, "--user", world.made["user"], "--replace")["token"]
+    run("enrol", *words, "--seed", world.seed, "--token", token)
+    run("enrol", *words, "--seed", world.directory / "seed.txt", "--token", token, expect=4)  # used, and no way back
+    world.wait_scanned()
+    world.prove("minutes.txt")
+    world.verify("minutes.txt", expect=2)
+    sealing = ("seal", file, "--server", world.server.url, "--seed", world.seed, "--as", "minutes.txt")
+    said = subprocess.run(
+        [sys.executable, "-m", "audit", *map(str, sealing)], capture_output=True, text=True, check=False
+    )
+    named = re.search(r"not accepted: --accept ([0-9a-f]{16}:[0-9]+) ", said.stderr)
+    assert named is not None, said.stderr
+    run(*sealing, "--accept", named[1])
+    world.wait_scanned()
+    world.prove("minutes.txt")
+    world.verify("minutes.txt", "--require-seal")
+    run("fsck", "--data", world.log)
