@@ -3,6 +3,7 @@
     nextcloud-audit serve --data DIR --source folder:/srv/letters
 
     0 done   1 a check found something   4 malformed input, usage, or what can't be now   70 a fault of the program
+    141 whoever read went away
 
 Only the module of the command that was asked for is imported.
 """
@@ -16,7 +17,7 @@ from importlib import import_module
 
 from audit.errors import AuditError, Fatal
 from verifier import outcome
-from verifier.cli import PROGRAM, Parser
+from verifier.cli import PROGRAM, Parser, drop_output
 from verifier.errors import Error
 from verifier.words import escape
 
@@ -83,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return outcome.INTERRUPTED
+    except BrokenPipeError:
+        drop_output()
+        return outcome.BROKEN_PIPE
     except Exception as error:
         return _failed(error, "--json" in words)
 
@@ -99,7 +103,8 @@ def _run(words: list[str]) -> int:
     count = 1 if group is None else 2
     name = COMMANDS.get(tuple(words[:count]))
     if name is None:
-        known = ", ".join(" ".join(command) for command in (*COMMANDS, ("demo",)))
+        among = [command for command in (*COMMANDS, ("demo",)) if group is None or command[0] == words[0]]
+        known = ", ".join(" ".join(command) for command in among)
         print(f"{PROGRAM}: there is no command {' '.join(words[:count])!a}, want one of {known}", file=sys.stderr)
         return outcome.USAGE
     command = import_module(name)

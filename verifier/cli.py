@@ -71,11 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return outcome.INTERRUPTED
     except BrokenPipeError:
-        # What is buffered would raise again when the interpreter shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return outcome.BROKEN_PIPE
     except Exception as error:
         return _failed(error, "--json" in words)
+
+
+def drop_output() -> None:
+    """What is buffered would raise again when the interpreter shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:

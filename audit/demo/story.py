@@ -18,6 +18,7 @@ from pathlib import Path
 
 from audit.demo.attacks import ATTACKS, Attack
 from audit.demo.deployment import DemoFailed, Deployment, run, shown_command
+from verifier.cli import Parser
 
 REPORT, LEDGER, MEMO = "report.txt", "ledger.csv", "memo.txt"
 FAULT_EXIT = 70
@@ -183,15 +184,11 @@ def tell(story: Story) -> None:
 
 
 def parse_words(words: Sequence[str]) -> tuple[Path | None, Path | None]:
-    """The two options; anything else ends with usage, as argparse does everywhere else."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
-
-    parser = ArgumentParser(
+    """The two options; anything else is a usage error."""
+    parser = Parser(
         prog="nextcloud-audit demo",
         description=__doc__,
-        formatter_class=RawDescriptionHelpFormatter,
         epilog="examples:\n  nextcloud-audit demo\n  nextcloud-audit demo --folder ~/Documents --keep /tmp/demo",
-        exit_on_error=False,
     )
     parser.add_argument("--folder", type=Path, metavar="PATH", help="record a copy of this folder too")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave seed, policies, proofs and commands.txt there")

@@ -71,6 +71,8 @@ def test_help_has_an_example(words: tuple[str, ...], capsys: pytest.CaptureFixtu
         ["serve", "--data", "x", "--scan-every", "0s"],
         ["node", "serve", "--data", "x", "--listen", "192.0.2.1:8461"],
         ["node", "allow", "--data", "missing", "vkey"],
+        ["demo", "--bogus"],
+        ["demo", "--folder", "missing"],
     ],
 )
 def test_usage_errors_are_4(
@@ -81,6 +83,24 @@ def test_usage_errors_are_4(
     assert main(words) == 4
     assert capsys.readouterr().err.strip()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no command of `node` is answered with those that are."""
+    assert main(["node", "bogus"]) == 4
+    said = capsys.readouterr().err
+    assert "node allow" in said
+    assert "policy" not in said
+
+
+def test_reader_that_goes_away_is_no_fault(data: Path) -> None:
+    """A closed pipe is neither a finding nor a trace."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "audit", "fsck", "--data", str(data), "--json"]
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_faults_are_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
