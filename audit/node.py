@@ -153,13 +153,18 @@ def read_key(path: Path) -> SignerKey:
     return read_signer(str(path), "node key", COSIGNATURE)
 
 
-def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False, only: bool = False) -> None:
-    """Watch this log, and with a url mirror and replay it. A running node knows it at the next request."""
+def allow_log(folder: Path, vkey: str, url: str = "", rotates: bool = False, only: bool = False) -> str:
+    """Watch this log, and with a url mirror and replay it. A running node knows it at the next request.
+
+    Returns the url by which it is replayed, given now or before; "" where there is none.
+    """
     node = open_node(folder, fetch=fetch_nothing)
     try:
         node.allow_log(vkey, url, rotates)
         if only:
             node.store.trust_only(parse_vkey(vkey, "log vkey"))
+        log = node.store.log(parse_vkey(vkey, "log vkey").name)
+        return log.url if log else ""
     finally:
         node.close()
 

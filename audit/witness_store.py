@@ -232,10 +232,12 @@ class Store:
     def allow_log(self, key: VerifierKey, url: str, rotates: bool = False) -> None:
         """Watch this log. Saying it again is fine, with another url too; another key for its origin needs `rotates`.
 
+        Without a url the one that is known stays: what is replayed goes on being replayed.
+
         [R] Heads are kept by origin: whatever key signs, there is one history for this node to cosign.
         """
         with self._transaction() as conn:
-            row = conn.execute("SELECT vkey FROM logs WHERE origin = ?", (key.name,)).fetchone()
+            row = conn.execute("SELECT vkey, url FROM logs WHERE origin = ?", (key.name,)).fetchone()
             known = row[0].split(" ") if row else []
             if REPLACED + format_vkey(key) in known:
                 raise Usage(f"log {key.name}: this key was replaced (`--only`), and never signs for it again")
@@ -250,7 +252,7 @@ class Store:
             if len(vkeys) > MAX_LOG_KEYS:
                 raise Usage(f"log {key.name}: has {MAX_LOG_KEYS} keys already")
             sql = "INSERT OR REPLACE INTO logs (origin, vkey, url) VALUES (?, ?, ?)"
-            conn.execute(sql, (key.name, " ".join(vkeys), url))
+            conn.execute(sql, (key.name, " ".join(vkeys), url or (row[1] if row else "")))
 
     def trust_only(self, key: VerifierKey) -> None:
         """[R] Whoever steals a key that was replaced gets nothing cosigned with it. What it signed stays readable.

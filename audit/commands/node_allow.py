@@ -23,7 +23,9 @@ good, once the log has published with this one: who steals an old key then gets 
 def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the node's directory")
     parser.add_argument("vkey", metavar="VKEY", help="the log's key, as `init` printed it")
-    parser.add_argument("url", metavar="URL", nargs="?", default="", help="where its tiles are, to replay it")
+    parser.add_argument(
+        "url", metavar="URL", nargs="?", default="", help="where its tiles are, to replay it (default: as it is)"
+    )
     parser.add_argument("--rotates", action="store_true", help="one more key of a log that is watched already")
     parser.add_argument(
         "--only", action="store_true", help="from now on this key alone signs; the log has dropped others"
@@ -34,8 +36,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     if args.rotates and args.only:
         raise Usage("--only: comes later than --rotates, once the log has published with the new key")
-    allow_log(Path(args.data), args.vkey, args.url, args.rotates, args.only)
+    url = allow_log(Path(args.data), args.vkey, args.url, args.rotates, args.only)
     origin = args.vkey.partition("+")[0]
-    what = "watched and replayed" if args.url else "watched, and not replayed: no address was given"
-    common.emit(args, {"origin": origin, "url": args.url}, f"{origin} is {what}")
+    what = f"watched, and replayed from {url}" if url else "watched, and not replayed: no address was given"
+    common.emit(args, {"origin": origin, "url": url}, f"{origin} is {what}")
     return 0

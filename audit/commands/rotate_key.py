@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from audit.commands import common
 from audit.directory import locked
+from audit.peer_files import read_files
 from audit.rotation import Rotation, finish, start
 from verifier.note import format_vkey
 
@@ -30,27 +31,35 @@ def run(args: Namespace) -> int:
     with locked(args.data):
         rotation = start(args.data) if args.step == "start" else finish(args.data)
     vkeys = {"old": format_vkey(rotation.old), "new": format_vkey(rotation.new)}
-    text = _started(rotation) if args.step == "start" else _finished(rotation)
+    url = read_files(args.data).peers.url
+    text = _started(rotation, url) if args.step == "start" else _finished(rotation, url)
     common.emit(args, {"step": args.step, **vkeys}, text)
     return 0
 
 
-def _started(rotation: Rotation) -> str:
+def _line(rotation: Rotation, url: str | None, option: str) -> str:
+    """What a node's operator runs; without an address a node keeps the one that it has."""
+    return " ".join(
+        ["nextcloud-audit node allow --data DIR", format_vkey(rotation.new), *([url] if url else []), option]
+    )
+
+
+def _started(rotation: Rotation, url: str | None) -> str:
     return f"""Two keys sign from the next start of `serve` on.
 
   old  {format_vkey(rotation.old)}
   new  {format_vkey(rotation.new)}
 
-Each node's operator runs, with the address of this log as before:
-  nextcloud-audit node allow --data DIR {format_vkey(rotation.new)} URL --rotates"""
+Each node's operator runs:
+  {_line(rotation, url, "--rotates")}"""
 
 
-def _finished(rotation: Rotation) -> str:
+def _finished(rotation: Rotation, url: str | None) -> str:
     return f"""The new key signs alone from the next start of `serve` on.
 
   key  {format_vkey(rotation.new)}
 
-Once a tree of it is published, each node's operator runs, with the address of this log as before:
-  nextcloud-audit node allow --data DIR {format_vkey(rotation.new)} URL --only
+Once a tree of it is published, each node's operator runs:
+  {_line(rotation, url, "--only")}
 
 The old one is in log-old.key: keep it off this machine, or destroy it. It must never sign again."""

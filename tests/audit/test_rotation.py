@@ -16,7 +16,7 @@ from audit.directory import open_log
 from audit.errors import Conflict, Refused
 from audit.fsck import Keys, check_log
 from audit.node import allow_log
-from audit.peer_files import read_files
+from audit.peer_files import PEERS_FILE, read_files
 from audit.publisher import read_newest_signed
 from audit.witness import Inconsistent, Untrusted, format_request, open_log_note
 from audit.witness_store import WITNESS
@@ -374,12 +374,21 @@ def test_node_ends_a_key_that_was_replaced(town: Town) -> None:
     assert newest.size > head.size
 
 
-def test_command_prints_what_nodes_have_to_run(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
-    """`rotate-key start` shows both keys and the line for a node; `finish` says what it waits for."""
+@pytest.mark.parametrize("url", ["https://log.example", None])
+def test_command_prints_what_nodes_have_to_run(town: Town, url: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """`rotate-key start` shows both keys and the line for a node, ready to run; `finish` says what it waits for."""
     town.service.store.close()
+    if url is not None:
+        description = f'{{"format":"nextcloud-audit/peers/1","url":"{url}","quorum":null,"peers":[]}}\n'
+        (town.path / "log" / PEERS_FILE).write_text(description)
     assert main(["rotate-key", "--data", log_path(town), "start"]) == 0
     new = format_vkey(open_log(log_path(town)).log_keys[1])
-    assert f"node allow --data DIR {new} URL --rotates" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    (line,) = [line.split() for line in said.splitlines() if "node allow" in line]
+    assert line == ["nextcloud-audit", *"node allow --data DIR".split(), new, *([url] if url else []), "--rotates"]
+    line[4] = str(town.path / "ada")
+    assert main(line[1:]) == 0
+    assert [log.url for log in town.nodes[0].store.logs()] == [url or LOG_URL]
     assert main(["rotate-key", "--data", log_path(town), "finish"]) == 4
     assert "not published yet" in capsys.readouterr().err
     town.open()

@@ -132,6 +132,13 @@ def test_witness_decides_and_writes_in_one_transaction(
     other.close()
 
 
+def test_log_keeps_its_address_where_none_is_given(node: Node, log: FakeLog) -> None:
+    """[R] What is replayed goes on being replayed: an address is replaced by another one alone."""
+    node.allow_log(log.vkey, "https://log.example/one")
+    node.allow_log(log.vkey)
+    assert [watched.url for watched in node.store.logs()] == ["https://log.example/one"]
+
+
 def test_witness_remembers_a_log_that_is_allowed_again(node: Node, log: FakeLog) -> None:
     """[R] A log is never forgotten: naming it once more, with another address too, starts nothing anew."""
     ask(node, log, 0, 5)
