@@ -52,7 +52,9 @@ from verifier.policy import (
 
 KEY_FILE, POLICY_FILE, AUDITORS_FILE, LOCK_FILE = "log.key", "policy", "auditors", "lock"
 NEXT_KEY_FILE, OLD_KEY_FILE = "log-next.key", "log-old.key"
+NODE_KEY_FILE = "witness.key"
 DECLARED = os.path.join("declaring", "ready")  # there is a new log beside this one, which has not taken its place yet
+_RESIDENTS = (KEY_FILE, FILE_NAME, os.path.dirname(DECLARED), NODE_KEY_FILE)  # one of them is where anything lives
 POLICY_MODE = 0o644
 TOKEN_SIZE = 16  # bytes of chance in a token: nobody guesses 128 bits over HTTP
 DEFAULT_USER = "owner"
@@ -187,7 +189,12 @@ def hash_token(token: str) -> bytes:
 
 @contextmanager
 def locked(directory: str, name: str = LOCK_FILE) -> Iterator[None]:
-    """Holds the directory for this process; a second one is refused. The lock ends when the process does."""
+    """Holds the directory for this process; a second one is refused. The lock ends when the process does.
+
+    Where neither a log nor a node lives, no lock file is left behind.
+    """
+    if os.path.isdir(directory) and not any(os.path.lexists(os.path.join(directory, name)) for name in _RESIDENTS):
+        raise Refused(f"{directory}: holds no log and no node; `init` and `node init` make them")
     try:
         fd = os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:

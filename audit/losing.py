@@ -41,7 +41,7 @@ from audit.mapstore import MapStore
 from audit.peer_files import KINDS, PEERS_FILE, changing
 from audit.peers import is_generated, render
 from audit.publisher import Signed, read_newest_signed
-from audit.recovery import PROBED, Newest, Say, fetch_leaves, rebuild
+from audit.recovery import PROBED, Newest, Say, fetch_leaves, naming, rebuild
 from audit.rotation import with_line
 from audit.store import FILE_NAME, open_store
 from audit.tile_reader import Fetch
@@ -130,7 +130,7 @@ async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch
             for path in (f"{url}/{name}/checkpoint", f"{url}/mirror/{name}"):
                 await _look(log, path, fetch, shown)
         except (AuditError, Error) as error:
-            say(f"{url}: {error}")
+            say(naming(url, error))
             silent.append(url)
     if silent:
         raise Refused(
@@ -226,7 +226,7 @@ async def take_what_is_left(log: Directory, shown: Shown, lost: Lost, fetch: Fet
                 await _take(log, url, Newest(tree, [note], tree.size), fetch, size, now, say)
                 size = tree.size
             except (Refused, PeerFailed) as error:
-                say(f"{url}: {error}")
+                say(naming(url, error))
                 failed.append((tree.size, node))
     if missed := [node for claimed, node in failed if claimed > size]:
         raise Refused(

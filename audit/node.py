@@ -38,6 +38,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from audit.auditor import Auditor
+from audit.directory import NODE_KEY_FILE
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.evidence import of_row
 from audit.http import HttpFetch, TooLarge, TooSlow, fetch_nothing, read_body
@@ -81,7 +82,7 @@ from verifier.tile import ENTRIES, parse_tile_path, tile_width
 HOST, PORT = "127.0.0.1", 8461
 MEMORY_TIMEOUT_S = 3  # at start, for each log at the same time: one that is cut off must not hold up the others
 RETRY_AFTER_S = 1
-KEY_FILES = {WITNESS: "witness.key", AUDITOR: "auditor.key"}
+KEY_FILES = {WITNESS: NODE_KEY_FILE, AUDITOR: "auditor.key"}
 STORE_FILE = "witness.db"
 MIRROR_FOLDER = "mirror"
 

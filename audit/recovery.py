@@ -139,7 +139,7 @@ async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -
             note = await fetch(url, MAX_NOTE_SIZE)
             checkpoint = open_checkpoint(note, *log.log_keys)[1]
         except (PeerFailed, Error) as error:
-            say(f"{url}: {error}")
+            say(naming(url, error))
             continue
         found.append((checkpoint, note))
         mirrored = checkpoint.size if url.startswith(mirror_url) else mirrored
@@ -149,6 +149,11 @@ async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -
     if any(c.size == newest.size and c.root != newest.root for c, _ in found):
         raise Refused(f"recover: two trees of size {newest.size} were signed with this log's key: that is a fork")
     return Newest(newest, [note for checkpoint, note in found if checkpoint == newest], mirrored)
+
+
+def naming(url: str, error: Exception) -> str:
+    """What failed, with the address once."""
+    return str(error) if url in str(error) else f"{url}: {error}"
 
 
 async def fetch_leaves(path: str, url: str, fetch: Fetch, start: int, newest: Checkpoint, say: Say) -> list[bytes]:

@@ -96,7 +96,8 @@ def why_paused(witnesses: Policy) -> str | None:
     if witnesses.ov > 0:
         return None
     quorum = describe_quorum(witnesses)
-    return f"nothing is published: the policy's quorum ({quorum}) lets two histories pass, so its word is worth nothing"
+    why = f"nothing is published: the policy's quorum ({quorum}) lets two histories pass, so its word is worth nothing"
+    return f"{why}; `peer add` pins nodes that cosign"
 
 
 def degraded_since(newest: Signed | None, still_newest: int | None, now: int) -> int | None:

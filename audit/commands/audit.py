@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from audit.commands import common
+from audit.directory import NODE_KEY_FILE
 from audit.monitor import Found, Monitor, Policies, Settings, exit_code
 from audit.node import open_node, system_clock
 from audit.witness_store import Log, Store
@@ -150,6 +151,8 @@ def policies_of(folder: Path, log: Log, given: Policies) -> Policies:
 @contextmanager
 def single_run(folder: Path) -> Iterator[bool]:
     """Whether this is the only audit of the directory. The lock ends when the process does."""
+    if folder.is_dir() and not (folder / NODE_KEY_FILE).exists():  # no lock file is left where no node lives
+        raise Usage(f"{folder}: holds no node; `node init` makes one")
     try:
         fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -73,7 +73,8 @@ def show_on(stream: TextIO) -> Callable[[Progress], None]:
 
 def summary_data(summary: Summary) -> dict[str, object]:
     problems = [{"path": p.path, "reason": p.reason, "detail": p.detail} for p in summary.problems]
-    return {"source": summary.source_id, **summary.counts, "migrated": summary.migrated, "problems": problems}
+    counts = {word: str(count) for word, count in {**summary.counts, "migrated": summary.migrated}.items()}
+    return {"source": summary.source_id, **counts, "problems": problems}
 
 
 def summary_text(summary: Summary) -> str:

@@ -26,7 +26,6 @@ the log was rolled back as a whole, which only its witnesses know.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 
@@ -37,6 +36,7 @@ from audit.fsck.findings import Finding as Finding
 from audit.fsck.leaves import check_leaves, check_maps
 from audit.fsck.rows import check_file, check_folders, check_pending
 from audit.store import Store
+from verifier.outcome import format_json
 
 _STAGES = (check_file, check_owners, check_chains, check_folders, check_pending, check_leaves, check_maps)
 
@@ -65,7 +65,7 @@ def main(directory: str, as_json: bool = False) -> int:
     if as_json:
         counts = {what: str(count) for what, count in report.counts.items()}
         findings = [finding._asdict() for finding in report.findings]
-        print(json.dumps({"findings": findings, "total": str(report.total), "checked": counts}, indent=2))
+        print(format_json({"findings": findings, "total": str(report.total), "checked": counts}))
     else:
         for finding in report.findings:
             print(finding)

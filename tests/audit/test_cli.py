@@ -17,10 +17,12 @@ import pytest
 
 from audit.cli import COMMANDS, main
 from audit.directory import LOCK_FILE, locked
-from audit.errors import Fatal, Refused
+from audit.errors import Fatal, PeerFailed, Refused
 from audit.mirror import Finding
 from audit.node import allow_log, create_node, open_node
+from audit.recovery import naming
 from audit.server import check_public, parse_listen
+from audit.service import why_paused
 from audit.witness import FINDING
 from tests.fakes import NOW, FakeClock, FakeLog
 from verifier.errors import Usage
@@ -71,6 +73,12 @@ def test_help_has_an_example(words: tuple[str, ...], capsys: pytest.CaptureFixtu
         ["serve", "--data", "x", "--scan-every", "0s"],
         ["node", "serve", "--data", "x", "--listen", "192.0.2.1:8461"],
         ["node", "allow", "--data", "missing", "vkey"],
+        ["serve", "--data", "."],
+        ["record", "--data", ".", "--source", "folder:/"],
+        ["recover", "--data", ".", "--declare-loss", "--yes"],
+        ["upgrade", "--data", "."],
+        ["node", "serve", "--data", "."],
+        ["audit", "--data", "."],
         ["demo", "--bogus"],
         ["demo", "--folder", "missing"],
     ],
@@ -188,7 +196,7 @@ def test_record_says_what_it_did(data: Path, tmp_path: Path, capsys: pytest.Capt
     (folder / "link").symlink_to("a")
     words = ("record", "--data", data, "--source", f"folder:{folder}")
     first = run_json(capsys, *words)
-    assert (first["adopted"], first["created"]) == (3, 0)
+    assert (first["adopted"], first["created"]) == ("3", "0")
     assert first["problems"] == [{"path": "link", "reason": "symlink", "detail": "not followed"}]
     (folder / "a").write_text("other")
     os.rename(folder / "b", folder / "d")
@@ -196,16 +204,32 @@ def test_record_says_what_it_did(data: Path, tmp_path: Path, capsys: pytest.Capt
     (folder / "e").write_text("e")
     second = run_json(capsys, *words)
     assert {word: second[word] for word in ("adopted", "created", "written", "moved", "deleted")} == {
-        "adopted": 0,
-        "created": 1,
-        "written": 1,
-        "moved": 1,
-        "deleted": 1,
+        "adopted": "0",
+        "created": "1",
+        "written": "1",
+        "moved": "1",
+        "deleted": "1",
     }
     assert second["source"] == first["source"]
     assert main([*map(str, words), "--full"]) == 0
     assert "nothing new" in capsys.readouterr().out
-    assert run_json(capsys, "fsck", "--data", data)["findings"] == []
+    assert main(["fsck", "--data", str(data), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["findings"] == []
+
+
+def test_what_stops_publishing_says_what_to_do() -> None:
+    """A new log's policy has no quorum: the way out is named with the reason."""
+    why = why_paused(parse_policy(f"log {FakeLog().vkey}\nquorum none\n".encode(), WITNESSES))
+    assert why is not None
+    assert "`peer add`" in why
+
+
+def test_failing_address_is_named_once() -> None:
+    """Whether the error names it already or not."""
+    for error in (PeerFailed("https://a/checkpoint: 404"), PeerFailed("404")):
+        assert naming("https://a/checkpoint", error) == "https://a/checkpoint: 404"
+    assert naming("https://a", PeerFailed("https://a/checkpoint: 404")) == "https://a/checkpoint: 404"
 
 
 def test_erase_lists_erases_and_refuses(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +270,7 @@ def test_record_does_not_record_its_own_directory(
 ) -> None:
     """A log that lives inside the folder that it records leaves itself out."""
     (tmp_path / "a").write_text("a")
-    assert run_json(capsys, "record", "--data", data, "--source", f"folder:{tmp_path}")["adopted"] == 1
+    assert run_json(capsys, "record", "--data", data, "--source", f"folder:{tmp_path}")["adopted"] == "1"
 
 
 @pytest.mark.parametrize("source", ["folder:", "folder:/nowhere/at/all", "ftp:/x", "x"])
