@@ -53,6 +53,7 @@ from verifier.encoding import MAX_U64
 from verifier.entry import (
     MAX_ENTRIES,
     SALT_SIZE,
+    SETS_CONTENT,
     Argument,
     Closed,
     CloseReason,
@@ -129,8 +130,6 @@ _RULES: dict[Operation, tuple[tuple[str | None, ...], str, str]] = {  # status b
     Operation.CLOSED: ((LIVE, DELETED), SAME, SAME),
 }
 _REPLAYED = {Operation.REVERTED, Operation.EXPIRED, Operation.ERASED, Operation.SEALED, Operation.CLOSED}
-_SETS_CONTENT = {operation for operation, (_, content, _) in _RULES.items() if content in (ANY, OTHER)}
-_SETS_CONTENT.add(Operation.RESTORED)
 _COLUMN = {Part.CONTENT: "content", Part.PATH: "path", Part.CONTEXT: "context"}
 
 # -- statements ------------------------------------------------------------------------------------------------
@@ -507,7 +506,7 @@ def _after(
 ) -> Current:
     """The row after an entry; a deleted or closed chain keeps what it had."""
     status, version, size, digest = before.status, before.version, before.size, before.digest
-    if operation in _SETS_CONTENT and content is not None:
+    if operation in SETS_CONTENT and content is not None:
         status, version, size, digest = LIVE, seq, content.size, content.sha3_256
     elif operation is Operation.DELETED:
         status = DELETED

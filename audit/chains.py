@@ -19,9 +19,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, case, func, insert, select
+from sqlalchemy import bindparam, case, func, insert, literal_column, select
 
 from audit.errors import Fatal
 from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
@@ -36,6 +36,7 @@ from verifier.proof import Line
 
 OWNER, INSTANCE, CUSTODIAL = "owner", "instance", "custodial"
 FOLDER_SPEC = "folder:"  # all that is in such a source has one owner
+IS_FOLDER: Any = literal_column(f"'{FOLDER_SPEC}%'")  # what such a spec is like, in a statement
 LIVE, DELETED, CLOSED = "live", "deleted", "closed"
 
 

@@ -43,7 +43,7 @@ from typing import NamedTuple, Protocol
 
 import httpx
 
-from audit.answers import read_answer
+from audit.answers import parse_retry_after, read_answer
 from audit.errors import AuditError, Busy, Conflict, Fatal, PeerFailed, TryLater
 from audit.health import Kept
 from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
@@ -190,7 +190,7 @@ class Peer:
         words = data.decode("utf-8", "replace").strip()[:SHOWN]
         message = f"{self.name}: got status {status} ({words!a})"
         if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
-            raise Busy(message, _retry_after(response))
+            raise Busy(message, parse_retry_after(response, MAX_RETRY_AFTER_S, 0.0))
         if status == httpx.codes.UNPROCESSABLE_ENTITY:
             raise Disagrees(message)
         is_answer = httpx.codes.is_client_error(status) and status != httpx.codes.REQUEST_TIMEOUT
@@ -219,11 +219,6 @@ def _keep_alive() -> list[tuple[int, int, int]]:
     times = {"TCP_KEEPIDLE": each_s, "TCP_KEEPINTVL": each_s, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": GONE_AFTER_S * 1000}
     known = [(socket.IPPROTO_TCP, getattr(socket, name), time) for name, time in times.items() if hasattr(socket, name)]
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    value = response.headers.get("retry-after", "")
-    return min(float(value), MAX_RETRY_AFTER_S) if value.isascii() and value.isdigit() and len(value) < 9 else 0.0
 
 
 def backoff(failures: int, chance: Callable[[], float] = random.random) -> float:

@@ -27,23 +27,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from audit.auditor import Auditor
+from audit.clock import system_clock
 from audit.directory import NODE_KEY_FILE
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.evidence import of_row
 from audit.http import HttpFetch, TooLarge, TooSlow, fetch_nothing, read_body
 from audit.key_file import read_signer
 from audit.mirror import read_held, read_mirrored
+from audit.peers import check_address
 from audit.tile_reader import Fetch
 from audit.witness import (
     MAX_REQUEST_SIZE,
@@ -104,10 +104,6 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Fatal, 500),
 )
 ANSWERED = tuple([error for error, _ in STATUS])
-
-
-def system_clock() -> int:
-    return int(time.time())
 
 
 # The directory
@@ -315,15 +311,9 @@ class Node:
 
 def check_url(url: str) -> str:
     """A log's prefix that tile paths can be put after; empty means none."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise Usage(f"log url: got {url!r}") from None
-    if "@" in parts.netloc:
+    if "@" in url.partition("://")[2].partition("/")[0]:
         raise Usage("log url: holds a name or a password, want http(s)://HOST/PATH alone: addresses are no secrets")
-    if url and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
-        raise Usage(f"log url: got {url!r}, want http(s)://HOST/PATH")
-    return url
+    return check_address(url, "log url") if url else ""
 
 
 # HTTP

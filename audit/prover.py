@@ -27,7 +27,7 @@ from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, TreeRow, sql, 
 from audit.store import Store
 from audit.tree import Tree
 from verifier.chain import Binding, genesis
-from verifier.entry import Operation, Seal, decode_entry
+from verifier.entry import SETS_CONTENT, Operation, Seal, decode_entry
 from verifier.keys import chain_id as compute_chain_id
 from verifier.loss import parse_loss
 from verifier.proof import (
@@ -48,18 +48,6 @@ from verifier.proof import (
 
 MAX_BRACKETS = 4_096  # published trees whose consistency with the newest one is kept, some 3 KiB each
 
-# The operations that set a file's content, by the byte in the entry (SPEC 4.2).
-_SETS_CONTENT = frozenset(
-    (
-        Operation.CREATED.value,
-        Operation.WRITTEN.value,
-        Operation.COPIED.value,
-        Operation.RESTORED.value,
-        Operation.REVERTED.value,
-        Operation.ADOPTED.value,
-        Operation.ALTERED.value,
-    )
-)
 _SEALED = Operation.SEALED.value
 _FREES = (Operation.DELETED, Operation.CLOSED, Operation.MOVED, Operation.RESTORED)
 
@@ -159,7 +147,7 @@ class Prover:
         chain, rows = self._chain_in(conn, head, current, owners)
         source, owner = chain.source, self._owner(conn, chain.owner)
         last = rows[-1][5]
-        version = max(seq for seq, row in enumerate(rows) if row[0][1] in _SETS_CONTENT)
+        version = max(seq for seq, row in enumerate(rows) if row[0][1] in SETS_CONTENT)
         place = self._maps.prove(conn, chain.chain_id, head.size)
         if not from_seq < len(rows):
             from_seq = 0

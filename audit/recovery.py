@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from audit.auditor import CHUNK_LEAVES
 from audit.batch import Batch
-from audit.chains import CLOSED, LIVE, Current, Roots, find_current, load_chain, read_ending
+from audit.chains import CLOSED, IS_FOLDER, LIVE, Current, Roots, find_current, load_chain, read_ending
 from audit.directory import Directory
 from audit.errors import Fatal, PeerFailed, Refused
 from audit.mapstore import MapStore
@@ -82,9 +82,7 @@ _INSERT_LOST = sql(insert(_LOST))
 _INSERT_CHAIN = sql(insert(_CHAINS))
 _OWNERS_KEYS = sql(select(_OWNERS.c.id, _OWNERS.c.blinding_key))
 _FOLDERS = sql(
-    select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.next_file_id).where(
-        _SOURCES.c.spec.like(literal_column("'folder:%'"))
-    )
+    select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.next_file_id).where(_SOURCES.c.spec.like(IS_FOLDER))
 )
 _SET_NEXT = sql(update(_SOURCES).values(next_file_id=bindparam("next")).where(_SOURCES.c.id == bindparam("source")))
 _WAITING_OWNER = sql(

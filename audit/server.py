@@ -8,7 +8,6 @@ what is under way and return normally.
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from audit.http import OneWriteProtocol
+from verifier.client import is_loopback
 from verifier.encoding import decode_decimal
 from verifier.errors import Malformed, Usage
 
@@ -45,13 +45,6 @@ def check_public(host: str, behind_tls: bool) -> None:
             f"listen: {host} can be reached from other machines, and this speaks plain HTTP: "
             "put a proxy with TLS in front and say --behind-tls"
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server(uvicorn.Server):

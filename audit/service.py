@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -37,6 +36,7 @@ from typing import NamedTuple
 import httpx
 from sqlalchemy import func, select
 
+from audit.clock import system_clock
 from audit.directory import Directory
 from audit.enrolment import Enrolments
 from audit.errors import AuditError, Fatal, Refused
@@ -81,10 +81,6 @@ class Pace(NamedTuple):
 
 
 DEFAULT_PACE = Pace()
-
-
-def system_clock() -> int:
-    return int(time.time())
 
 
 def say_nothing(_: str) -> None:

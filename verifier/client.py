@@ -263,12 +263,13 @@ def _parse_url(url: str) -> tuple[str, str, int, str]:
         host, port, parts = "", None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise Usage(f"server: got {url!r}, want an address like https://audit.example.org")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise Usage(f"server: {url!r} is not on this machine, so it has to be https")
     return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), parts.path.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody can listen in on the way there."""
     from ipaddress import ip_address
 
     try:

@@ -81,6 +81,19 @@ class Operation(IntEnum):
         return self.name.lower()
 
 
+SETS_CONTENT = frozenset(  # which operations say what a file holds from then on (SPEC 4.2)
+    (
+        Operation.CREATED,
+        Operation.WRITTEN,
+        Operation.COPIED,
+        Operation.RESTORED,
+        Operation.REVERTED,
+        Operation.ADOPTED,
+        Operation.ALTERED,
+    )
+)
+
+
 class Part(IntEnum):
     """The three erasable parts of an entry."""
 

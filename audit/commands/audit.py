@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from audit.clock import system_clock
 from audit.commands import common
 from audit.directory import NODE_KEY_FILE
 from audit.monitor import Found, Monitor, Policies, Settings, exit_code
-from audit.node import open_node, system_clock
+from audit.node import open_node
 from audit.witness_store import Log, Store
 from verifier.errors import Usage
 from verifier.files import read_bounded, write_atomic

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, LargeBinary, literal_column, select
 
-from audit.chains import DELETED, LIVE, find_current
+from audit.chains import DELETED, IS_FOLDER, LIVE, find_current
 from audit.fsck.findings import Ahead, Check, Unreadable, entry_leaf
 from audit.schema import (
     ONE,
@@ -48,7 +48,7 @@ _UNKNOWN = sql(
     )
     .where(
         _CHAINS.c.status == literal_column("'live'"),
-        _SOURCES.c.spec.like(literal_column("'folder:%'")),
+        _SOURCES.c.spec.like(IS_FOLDER),
         _SOURCES.c.scanned.is_not(None),
         _KNOWN.c.file_id.is_(None),
     )

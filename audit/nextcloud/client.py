@@ -41,18 +41,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha3_256
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import ip_address
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from audit.answers import read_answer
+from audit.answers import parse_retry_after, read_answer
 from audit.errors import Busy, PeerFailed, TryLater
 from audit.nextcloud import dav
 from audit.nextcloud.limits import NO_LIMITS, Limits, parse_limits
 from audit.nextcloud.samehost import HostConfig, HostFirst, open_host
 from audit.nextcloud.values import Broken, Node, Reading, Session, Trashed, Version
+from verifier.client import is_loopback
 from verifier.encoding import check_text, decode_decimal
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret
@@ -191,17 +191,10 @@ def check_url(value: object) -> str:
         or port == 0
     ):
         raise Malformed("want https://HOST[:PORT][/PATH] and nothing else", "url")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise Malformed("want https: a password must not travel in the clear (http only on loopback)", "url")
     path = parts.path.rstrip("/").removesuffix("/index.php")
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _account(value: object) -> Account:
@@ -421,7 +414,9 @@ def _check(response: httpx.Response, what: str) -> httpx.Response | None:
         raise TryLater(f"{what}: changed or gone since it was listed")
     if status in _BUSY:
         usual = LOCKED_RETRY_S if status == httpx.codes.LOCKED else RETRY_AFTER_S
-        raise Busy(f"nextcloud: {what}: {status} {_BUSY[status]}", _retry_after(response, usual))
+        raise Busy(
+            f"nextcloud: {what}: {status} {_BUSY[status]}", parse_retry_after(response, MAX_RETRY_AFTER_S, usual)
+        )
     if 300 <= status < 400:
         raise PeerFailed(f"nextcloud: {what}: {status}, redirects are not followed: configure the address it leads to")
     if not 200 <= status < 300:
@@ -456,13 +451,6 @@ def _etag(response: httpx.Response) -> str:
     """`OC-ETag` is Nextcloud's own; a web server on the way may have changed the other one."""
     value = str(response.headers.get("oc-etag") or response.headers.get("etag", ""))
     return value.removeprefix("W/").strip('"')
-
-
-def _retry_after(response: httpx.Response, usual: int) -> float:
-    value = response.headers.get("retry-after", "")
-    return (
-        float(min(int(value), MAX_RETRY_AFTER_S)) if value.isascii() and value.isdigit() and len(value) < 9 else usual
-    )
 
 
 def _reason(error: Exception) -> str:

@@ -15,21 +15,12 @@ from sqlalchemy import bindparam, select
 from audit.chains import Current, get_chain
 from audit.nextcloud.look import NOTHING, History, Past
 from audit.schema import EntryRow, sql, table
-from verifier.entry import SALT_SIZE, Content, Expired, Operation, decode_content, decode_entry
+from verifier.entry import SALT_SIZE, SETS_CONTENT, Content, Expired, Operation, decode_content, decode_entry
 
 _ENTRIES = table(EntryRow)
 _READ = sql(
     select(_ENTRIES.c.entry, _ENTRIES.c.content).where(_ENTRIES.c.chain == bindparam("chain")).order_by(_ENTRIES.c.seq)
 )
-_SETS = {
-    Operation.CREATED,
-    Operation.ADOPTED,
-    Operation.COPIED,
-    Operation.WRITTEN,
-    Operation.RESTORED,
-    Operation.REVERTED,
-    Operation.ALTERED,
-}
 _CARRIES = {Operation.MOVED, Operation.TOUCHED}
 
 
@@ -57,7 +48,7 @@ def _read_chain(
     version = -1
     for data, opening in conn.execute(_READ, (chain.id,)):
         entry = decode_entry(data)
-        if entry.operation in _SETS:
+        if entry.operation in SETS_CONTENT:
             version = entry.seq
             is_next = entry.operation is Operation.ADOPTED and entry.argument is not None
             own = frozenset((entry.mtime,)) if entry.mtime or not is_next else before
@@ -67,7 +58,7 @@ def _read_chain(
         elif isinstance(entry.argument, Expired):
             for seq in entry.argument.seqs:
                 found[seq] = found[seq]._replace(has_bytes=False)
-        if entry.operation in _SETS | _CARRIES:
+        if entry.operation in SETS_CONTENT | _CARRIES:
             mtime = entry.mtime or mtime
     return list(found.values()), found[version].mtimes, mtime
 

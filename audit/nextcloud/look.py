@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from audit.chains import DELETED, LIVE
 from audit.nextcloud.values import Node, Reading, Version
 from verifier.entry import (
     MAX_LISTED,
@@ -44,7 +45,7 @@ from verifier.entry import (
     Reverted,
 )
 
-NEW, LIVE, DELETED, CLOSED = "new", "live", "deleted", "closed"
+NEW = "new"  # beside those of a chain
 MAX_FIELD = 255  # bytes of a context field that we take over from the server
 ENCRYPTED = "end-to-end encrypted: the bytes are ciphertext"
 

@@ -28,14 +28,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from audit.batch import Observation
-from audit.chains import CUSTODIAL, Current, find_all_current, find_current, find_enrolled, find_owner
+from audit.chains import CLOSED, CUSTODIAL, LIVE, Current, find_all_current, find_current, find_enrolled, find_owner
 from audit.errors import AuditError, Fatal, PeerFailed, Refused, TryLater
 from audit.nextcloud import known as rows
 from audit.nextcloud.history import read_history
 from audit.nextcloud.known import Dirty, Hint
 from audit.nextcloud.look import (
-    CLOSED,
-    LIVE,
     NEW,
     Conclusion,
     History,
