@@ -107,7 +107,7 @@ _PROOF = {
     "summary": "Proof",
     "description": "The proof of a file's current version, for the enrolled owner of its source (SPEC 7).",
     **SIGNED,
-    **_answers(200, EXAMPLES["proof"], 400, 401, 404, 414, 503),
+    **_answers(200, EXAMPLES["proof"], 400, 401, 404, 414, 429, 503),
 }
 _ASKED = [
     _parameter("source", "query", EXAMPLES["proof"]["source"], "which source, where the key owns several"),
