@@ -79,7 +79,7 @@ def measure(plan: Plan, groups: tuple[str, ...], temporary: str) -> list[Row]:
     for group in groups:
         say(f"{group}:")
         rows = _measure_group(group, plan, _subfolder(temporary, group), environment, big)
-        if silent := unexplained(rows):
+        if silent := unexplained(with_reasons(rows)):
             say(f"{group}, again, for {', '.join(row.name for row in silent)}:")
             rows = _measure_group(group, plan, _subfolder(temporary, f"{group}-again"), environment, big)
         found += rows
@@ -95,10 +95,6 @@ def _subfolder(temporary: str, name: str) -> str:
 
 
 def _measure_group(group: str, plan: Plan, temporary: str, environment: Environment, big: Data | None) -> list[Row]:
-    return with_reasons(_rows_of(group, plan, temporary, environment, big))
-
-
-def _rows_of(group: str, plan: Plan, temporary: str, environment: Environment, big: Data | None) -> list[Row]:
     if group == "hashing":
         return hashing.rows(temporary, plan.large_rounds, plan.large, plan.folder, FOLDER_FILE)
     if group == "nextcloud":
@@ -138,7 +134,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary directory goes
     temporary = tempfile.mkdtemp(prefix="bench-")
     try:
-        rows = measure(QUICK if options.quick else FULL, groups, temporary)
+        rows = with_reasons(measure(QUICK if options.quick else FULL, groups, temporary))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print(format_table(rows))
