@@ -21,7 +21,7 @@ from verifier.entry import Closed, Seen, decode_entry
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
 from verifier.note import Note, find_signature, parse_note, verify_cosignature
 from verifier.proof import Line, Proof
-from verifier.verdict import Run
+from verifier.verdict import Run, Trust
 
 # -- a short proof (step 1) ------------------------------------------------------------------------------------
 
@@ -59,6 +59,18 @@ def refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
             raise Fork(message, evidence.note_evidence("rolled-back", run.question.now, *notes))
     if run.question.as_of is None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
+
+
+def rolled_back(now: int, trust: Trust, one: bytes, other: bytes) -> Fork | None:
+    """Whether a cosigner of both notes signed the smaller tree later. Each is signed and cosigned, as is known."""
+    value = evidence.note_evidence(evidence.ROLLED_BACK, now, one, other)
+    cosigners = [witness.key for policy in (trust.witnesses, trust.auditors) for witness in policy.witnesses.values()]
+    try:
+        parsed = evidence.parse_evidence(evidence.format_evidence(value))
+        proven = conviction.verify_evidence(parsed, trust.witnesses.log_keys, cosigners)
+    except (Malformed, NotVerified):
+        return None
+    return Fork(proven.statement, value)
 
 
 def continue_lost(run: Run, seen: Checkpoint) -> None:

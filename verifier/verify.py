@@ -30,14 +30,14 @@ from verifier import keys as owner_keys
 from verifier.chain import MISSING, Binding, Chain, genesis, link, open_step
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
 from verifier.entry import ALL_PARTS, Content, Operation, Part, entry_hash
-from verifier.errors import Changed, Malformed, NotProven, NotVerified, Usage
+from verifier.errors import Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
 from verifier.note import Note
 from verifier.policy import Cosigned, Policy, check_separate, verify_quorum
 from verifier.proof import Bracket, Proof
-from verifier.verdict import Memory, Question, Report, Run, Times, Trust, Verdict
+from verifier.verdict import Finding, Memory, Question, Report, Run, Times, Trust, Verdict
 
 FUTURE_BOUND_S = 30  # SPEC 8.4: a cosignature may be this far ahead of the verifier's clock
 CLOCK_BOUND_S = 300  # SPEC 8.4: an entry may claim to be recorded this much later than witnesses saw it
@@ -75,6 +75,14 @@ def report_of(run: Run) -> Report:
     judged = verdict, run.findings, question, run.proof, run.chain, run.checkpoint
     shown = run.witnesses, run.auditors, run.times, run.as_of, run.older_version, run.evidence
     return Report(*judged, *shown, pins_checkpoint, whole and verdict is Verdict.VERIFIED)
+
+
+def forked(report: Report, fork: Fork) -> Report:
+    """The report, once something outside of its proof has shown a fork: nothing of it is remembered."""
+    found = [*report.findings, Finding(Verdict.FORK, "fork", str(fork))]
+    return report._replace(
+        verdict=Verdict.FORK, findings=found, evidence=fork.evidence, pins_checkpoint=False, pins_chain=False
+    )
 
 
 def check_question(trust: Trust, question: Question) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import reference
 from tests.builder import SEED, World
 from verifier import keys
 from verifier.cli import main
 from verifier.commands import verify as verify_command
 from verifier.entry import ContextField, Operation
-from verifier.note import SIGNATURE, SignerKey
+from verifier.note import SIGNATURE, SignerKey, format_vkey
 from verifier.proof import format_proof
 from verifier.seed import format_seed
 
@@ -299,6 +300,104 @@ def test_fault_of_the_program_says_nothing_about_the_file(
     monkeypatch.setattr(verify_command, "hash_file", broken)
     assert desk.verify("a.txt", "--seed", "seed", "--as", "a.txt") == 70
     assert "says nothing about the file" in capsys.readouterr().err
+
+
+def fetched_together(desk: Desk) -> None:
+    """b.txt was remembered as well, then two more trees were published: of the smaller one b.txt has its proof."""
+    world = desk.world
+    world.record(8, Operation.CREATED, b"bbb", path="b.txt")
+    world.publish()
+    for file_id, name, data in (7, "a.txt", b"one"), (8, "b.txt", b"bbb"):
+        desk.write(file_id, name, data)
+        assert desk.verify(name, "--seed", "seed", "--as", name, *FIRST) == 0
+    seen = max(world.notes)
+    world.record(9, Operation.CREATED, b"x", path="x")
+    size = world.publish()
+    desk.write(8, "b.txt", b"bbb", pinned=seen, size=size)
+    world.record(7, Operation.WRITTEN, b"two", path="a.txt")
+    world.publish()
+    desk.write(7, "a.txt", b"two", pinned=seen)
+
+
+def test_proofs_of_growing_trees_are_verified_together_in_any_order(desk: Desk) -> None:
+    """The older tree goes first, whatever the order of the names."""
+    fetched_together(desk)
+    assert desk.verify("a.txt", "b.txt", "--seed", "seed") == 0
+    assert desk.verify("b.txt", "--seed", "seed") == 2  # alone, afterwards, it is stale
+
+
+def test_older_copy_beside_a_newer_one_of_the_same_file(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two local copies of one remote file with proofs of their own: the older was right when its proof was made."""
+    fetched_together(desk)
+    world, seen = desk.world, sorted(desk.world.notes)
+    desk.write(7, "copy.txt", b"one", pinned=seen[1], size=seen[2])
+    assert desk.verify("copy.txt", "--seed", "seed", "--as", "a.txt") == 0
+    desk.write(7, "a.txt", b"two", pinned=seen[2])
+    world.record(9, Operation.TOUCHED, b"x", path="x")
+    world.publish()
+    desk.write(7, "copy.txt", b"one", pinned=seen[2], size=seen[2])
+    assert desk.verify("a.txt", "copy.txt", "--seed", "seed") == 0
+    assert "CHANGED" not in capsys.readouterr().out
+
+
+def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Witnesses signed the smaller tree after the bigger one: FORK with evidence, though each file alone passes."""
+    fetched_together(desk)
+    world, size = desk.world, sorted(desk.world.notes)[2]
+    world.now += 100
+    world.notes[size] = world.note(size, reference.mth(world.leaves[:size]))
+    proof = world.prove(8, size=size, pinned=sorted(world.notes)[1])._replace(first=None, before=None)
+    Path("b.txt.proof").write_bytes(format_proof(proof))
+    assert desk.verify("a.txt", "b.txt", "--seed", "seed") == 3
+    out = capsys.readouterr().out
+    (path,) = Path().glob("seed.state.fork-*.json")
+    assert str(path) in out
+    key = format_vkey(world.log.verifier_key)
+    witness = format_vkey(world.witnesses[0].verifier_key)
+    assert main(["verify", "--evidence", str(path), "--log", key, "--witness", witness]) == 3
+
+
+def test_state_does_not_go_back_to_an_origin_that_was_left(desk: Desk) -> None:
+    """[R] One run pins the new origin after a declared loss, and then meets a bigger tree of the old one."""
+    fetched_together(desk)
+    world, sizes = desk.world, sorted(desk.world.notes)
+    world.declare_loss(sizes[1])
+    desk.write(7, "a.txt", b"one")
+    for name, data in ("policy", world.policy_text), ("auditors", world.auditors_text):
+        Path(name).write_bytes(data)
+    assert max(world.notes) < sizes[2], "the old tree comes second"
+    words = ["--seed", "seed", "--policy", "policy", "--auditors", "auditors", "--replace-policy"]
+    assert desk.verify("b.txt", "a.txt", *words) == 2
+    (log,) = Path("seed.state").rglob("log.json")
+    assert json.loads(log.read_bytes())["checkpoint"].startswith(world.log.verifier_key.name + "\n")
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_verdict_is_printed_though_nothing_can_be_written(
+    desk: Desk, fork: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[R] On a full disk CHANGED and FORK are said, and are the exit code; what could not be kept is said as well."""
+    remembered(desk)
+    if fork:
+        other = World()
+        other.now = desk.world.now
+        other.record(7, Operation.CREATED, b"evil", path="a.txt")
+        other.publish()
+        Path("a.txt.proof").write_bytes(format_proof(other.prove(7)))
+    else:
+        seen = max(desk.world.notes)
+        desk.world.record(9, Operation.CREATED, b"x", path="x")
+        desk.world.publish()
+        desk.write(7, "a.txt", b"evil", pinned=seen)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("verifier.files.os.write", full)
+    assert desk.verify("a.txt", "--seed", "seed") == (3 if fork else 1)
+    shown = capsys.readouterr()
+    assert ("FORK  a.txt" if fork else "CHANGED  a.txt") in shown.out
+    assert "o space left on device" in shown.err
 
 
 def test_interrupted_run_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

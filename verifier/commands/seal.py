@@ -99,7 +99,7 @@ class Sealing:
             if report.evidence is not None:
                 common.say(f"evidence written to {keep_evidence(self.home, report.evidence, question.now)}")
             if report.pins_checkpoint:
-                pin_checkpoint(self.home, log, report)
+                pin_checkpoint(self.home, log, report, memory.checkpoint)
                 self.log = self.home.read_log(log.log) or log
             if report.pins_chain:
                 self._remember(report)

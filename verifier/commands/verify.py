@@ -16,7 +16,7 @@ from verifier import ed25519, outcome
 from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.commands import common
 from verifier.digest import hash_file
-from verifier.encoding import decode_base64
+from verifier.encoding import MAX_U64, decode_base64
 from verifier.entry import Content
 from verifier.errors import Error, NotProven, Usage
 from verifier.files import read_bounded
@@ -28,7 +28,7 @@ from verifier.record import NamedTuple
 from verifier.report import exit_code, format_report, report_data, shown_path
 from verifier.state import FileState, LocalState, LogState, PathState
 from verifier.verdict import DEFAULT_MAX_AGE_S, Memory, Question, Report, Trust
-from verifier.verify import verify
+from verifier.verify import forked, verify
 from verifier.words import escape, parse_duration, parse_remote, parse_when
 
 DESCRIPTION = """Is FILE the current version of what was logged? Offline; a proof is fetched with `prove`.
@@ -82,24 +82,39 @@ def run(args: Namespace) -> int:
     if args.remote and len(args.files) > 1:
         raise Usage("as: --as goes with one FILE")
     session = Session(args, int(time.time()))
-    return outcome.worst([_answer(args, session, name) for name in args.files])
+    pairs = [(name, args.proof or f"{name}.proof") for name in args.files]
+    if len(pairs) > 1:  # older trees first: in that order they were seen, whatever the order of the names
+        pairs.sort(key=lambda pair: _stated_size(pair[1]))
+    return outcome.worst([_answer(args, session, *pair) for pair in pairs])
 
 
-def _answer(args: Namespace, session: Session, name: str) -> int:
+def _stated_size(proof_name: str) -> int:
+    """The size of the tree that a proof speaks of. What is no proof comes last, and is said when its turn comes."""
     try:
-        return session.verify_file(name, args.proof or f"{name}.proof")
+        return tree_size(read_proof(proof_name).checkpoint)
+    except Error:
+        return MAX_U64
+
+
+def _answer(args: Namespace, session: Session, name: str, proof_name: str) -> int:
+    try:
+        return session.verify_file(name, proof_name)
     except BrokenPipeError:
         raise
     except Exception as error:
-        if not isinstance(error, Error):
-            import traceback
+        return _tell(args, name, error)
 
-            traceback.print_exc()
-        if args.json:
-            print(outcome.format_json(outcome.error_data(error, name)))
-        else:
-            print(outcome.format_error(error, name), file=sys.stderr)
-        return outcome.error_code(error)
+
+def _tell(args: Namespace, name: str, error: Exception) -> int:
+    if not isinstance(error, Error):
+        import traceback
+
+        traceback.print_exc()
+    if args.json:
+        print(outcome.format_json(outcome.error_data(error, name)))
+    else:
+        print(outcome.format_error(error, name), file=sys.stderr)
+    return outcome.error_code(error)
 
 
 class Asked(NamedTuple):
@@ -144,11 +159,18 @@ class Session:
         question = Question(
             *(self.now, content, asked.path, asked.file_id, self.max_age_s, self.as_of, self.args.require_seal)
         )
-        report = verify(proof, trust, question, self._memory(log, proof, asked))
-        evidence = self._keep_evidence(report)
-        self._remember(log, report, asked, local)
+        report = self._compare(verify(proof, trust, question, self._memory(log, proof, asked)), log, trust)
+        codes, evidence = [exit_code(report)], None
+        try:
+            evidence = self._keep_evidence(report)
+        except Exception as error:
+            codes.append(_tell(self.args, name, error))
         self._print(report, trust, name, evidence)
-        return exit_code(report)
+        try:
+            self._remember(log, report, asked, local)
+        except Exception as error:  # the verdict stands, and is printed
+            codes.append(_tell(self.args, name, error))
+        return outcome.worst(codes)
 
     # -- the question -------------------------------------------------------------------------------------------
 
@@ -203,13 +225,26 @@ class Session:
             self.start_pins[log.log] = log.checkpoint
         return own.get(tree_size(proof.checkpoint), self.start_pins.get(log.log))
 
+    def _compare(self, report: Report, log: LogState, trust: Trust) -> Report:
+        """[R] FORK where a cosigner signed one of this run's trees after a bigger one (SPEC 10.5)."""
+        note = report.proof.checkpoint
+        pinned = self.own_pins[log.log]
+        if not report.pins_checkpoint or not pinned.keys() - {tree_size(note)}:
+            return report
+        from verifier.seen import rolled_back
+
+        for known in pinned.values():
+            if (fork := rolled_back(self.now, trust, known, note)) is not None:
+                return forked(report, fork)
+        return report
+
     # -- the answer ---------------------------------------------------------------------------------------------
 
     def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None) -> None:
         """What the report says may be remembered; as of a time, that is nothing."""
         if report.pins_checkpoint:
             self.own_pins[log.log][tree_size(report.proof.checkpoint)] = report.proof.checkpoint
-            pin_checkpoint(self.home, log, report)
+            pin_checkpoint(self.home, log, report, self.start_pins.get(log.log))
         if report.pins_chain:
             pin_chain(self.home, log, report, asked.path)
             if asked.by_word and asked.path is not None and local is not None:
@@ -278,16 +313,15 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
     return Memory(log.checkpoint, stored, known.file_id, generation)
 
 
-def pin_checkpoint(home: Home, log: LogState, report: Report) -> None:
+def pin_checkpoint(home: Home, log: LogState, report: Report, followed: bytes | None) -> None:
     """The newest tree stays. Of one size, the note seen first: its earlier times show more lies than later ones.
 
-    That of another origin replaces it: step 5 has shown that this log goes on there (SPEC 6.5).
+    That of another origin replaces it where step 5 has shown that this log goes on there, from the very note that the
+    state has now (SPEC 6.5): `followed` is the one that step 5 looked at.
     """
-    note = report.proof.checkpoint
-    if (
-        log.checkpoint is None
-        or origin_of(note) != origin_of(log.checkpoint)
-        or tree_size(note) > tree_size(log.checkpoint)
+    note, pinned = report.proof.checkpoint, log.checkpoint
+    if pinned is None or (
+        tree_size(note) > tree_size(pinned) if origin_of(note) == origin_of(pinned) else followed == pinned
     ):
         home.write_log(log._replace(checkpoint=note))
 
