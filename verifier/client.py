@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Protocol
+from contextlib import suppress
+from socket import SHUT_RDWR
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
 from verifier import ed25519
 from verifier.encoding import decode_base64, decode_decimal, decode_hashes, encode_base64
 from verifier.errors import Malformed, NotProven, Usage
 from verifier.keys import check_source_id, parse_log_name
+from verifier.loss import MAX_LOSS_SIZE, parse_loss
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
-from verifier.proof import MAX_PROOF_SIZE, Line, members, parse_object
+from verifier.proof import MAX_PROOF_SIZE, Declared, Line, members, parse_object
 from verifier.record import NamedTuple
 from verifier.request import (
     MAX_TARGET,
@@ -35,10 +38,13 @@ from verifier.request import (
     request_message,
 )
 
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
 MAX_ANSWER = 64 * 1024  # bytes; enrolment answers hold a note besides
 MAX_SOURCES = 1_024
 TIMEOUT_S = 30.0  # for each step of a connection
-TOTAL_S = 300.0  # for a whole answer: a server that sends a byte now and then is cut off
+TOTAL_S = 300.0  # for a whole answer, headers too: a server that sends a byte now and then is cut off
 PIECE = 64 * 1024
 DEFAULT_RETRY_S, MAX_RETRY_S = 1.0, 10.0
 SHOWN = 300  # characters of a server's message
@@ -155,6 +161,15 @@ class Server:
         path = decode_hashes(hashes, "enrolment hashes", MAX_PROOF_HASHES)
         return Inclusion(root, decode_decimal(index, "enrolment index"), checkpoint.encode(), path)
 
+    def loss(self) -> list[Declared]:
+        """What the log has declared lost, the newest first; empty where nothing is."""
+        answer = self._send("GET", "/loss", limit=MAX_LOSS_SIZE)
+        if answer.status == 404:
+            return []
+        if answer.status != 200:
+            raise _refused(answer)
+        return parse_loss(answer.body)
+
     def proof(self, who: Credentials, path: str | None, file_id: int | None, **asked: str | list[str]) -> bytes:
         """The bytes of a proof. `asked`: source, from, size, replaces."""
         target = "/proof" if file_id is None else f"/proof/{file_id}"
@@ -236,7 +251,7 @@ class Server:
 
         kind = HTTPSConnection if self.scheme == "https" else HTTPConnection
         connection = kind(self.host, self.port, timeout=TIMEOUT_S)
-        give_up = time.monotonic() + TOTAL_S
+        deadline = Deadline(connection, TOTAL_S)
         try:
             connection.request(method, target, body or None, headers)
             response = connection.getresponse()
@@ -245,14 +260,40 @@ class Server:
                 data += piece
                 if len(data) > limit:
                     raise Malformed(f"want at most {limit} bytes", "answer of the server")
-                if time.monotonic() > give_up:
-                    raise TimeoutError(f"no whole answer within {TOTAL_S:.0f} s")
             declared = response.getheader("Content-Length", "")
             if declared.isdigit() and int(declared) != len(data):
                 raise OSError("the answer was cut short")
             return Answer(response.status, bytes(data), _retry(response.getheader("Retry-After")))
         finally:
+            passed = deadline.end()
             connection.close()
+            if passed:
+                raise TimeoutError(f"no whole answer within {TOTAL_S:.0f} s")
+
+
+class Deadline:
+    """Cuts a connection after so many seconds, whatever it is read for: a status line, headers, a body."""
+
+    def __init__(self, connection: HTTPConnection, seconds: float) -> None:
+        from threading import Timer
+
+        self._connection, self._passed = connection, False
+        self._timer = Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> bool:
+        """No more cutting; whether it was done."""
+        self._timer.cancel()
+        self._timer.join()
+        return self._passed
+
+    def _cut(self) -> None:
+        self._passed = True
+        socket = self._connection.sock
+        if socket is not None:
+            with suppress(OSError):  # closed by then
+                socket.shutdown(SHUT_RDWR)
 
 
 def _parse_url(url: str) -> tuple[str, str, int, str]:

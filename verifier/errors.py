@@ -113,6 +113,8 @@ class Fork(NotVerified):
 
 
 def _short(value: object) -> str:
+    if isinstance(value, list | dict):  # as deep as somebody likes
+        return f"a {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hmac
 import json
 
+from verifier.ed25519 import check_public_key
 from verifier.encoding import HASH_SIZE, check_text, decode_base64, encode_base64, tag, tagged, text, u64
 from verifier.errors import Malformed
 from verifier.record import NamedTuple
@@ -166,7 +167,7 @@ def parse_reader(data: bytes) -> ReaderKey:
     key = ReaderKey(
         log=str(fields["log"]),
         source=check_source_id(fields["source"], "reader key source"),
-        owner=decode_base64(fields["owner"], "reader key owner", size=KEY_SIZE),
+        owner=check_public_key(decode_base64(fields["owner"], "reader key owner", size=KEY_SIZE), "reader key owner"),
         blinding=decode_secret(fields["blinding"], "reader key blinding", KEY_SIZE),
     )
     if format_reader(key) != data:

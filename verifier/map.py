@@ -152,9 +152,9 @@ def _other_leaf(key: bytes, terminal: tuple[bytes, bytes], depth: int) -> bytes:
         raise Malformed("want a key and a value hash", "map terminal")
     other, value_hash = _sized_hash(terminal[0], "map terminal key"), _sized_hash(terminal[1], "map terminal value")
     if other == key:
-        raise Malformed("absence shown by the key itself", "map terminal key")
+        raise NotProven("broken-proof", "map: absence shown by the key itself")
     if _path(other, depth) != _path(key, depth):
-        raise Malformed(f"does not share the first {depth} bits", "map terminal key", other.hex())
+        raise NotProven("broken-proof", f"map: the leaf in the way does not share the first {depth} bits")
     return leaf_hash(other, value_hash)
 
 

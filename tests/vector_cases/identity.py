@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests import map_reference
 from tests.builder import World
 from tests.vector_cases import Ask, alone, case, small, withhold
@@ -125,6 +127,26 @@ def path_taken_over_from_a_chain_that_went_on() -> Ask:
     world, end, memory = continued()
     siblings = map_reference.prove(world.map, world.binding(1, 1).chain_id)[1]
     end = end._replace(next=Absence(None, siblings))
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[end]), b"evil", memory=memory)
+
+
+@case(NOT_PROVEN, "broken-proof")
+def path_taken_over_with_the_next_generation_in_its_own_way() -> Ask:
+    """[R] That the next generation is absent is shown by that chain itself."""
+    return in_the_way(lambda chain: chain)
+
+
+@case(NOT_PROVEN, "broken-proof")
+def path_taken_over_with_a_leaf_from_elsewhere_in_the_way() -> Ask:
+    """[R] The leaf that is said to be in the way has another path."""
+    return in_the_way(lambda chain: bytes([chain[0] ^ 0x80]) + chain[1:])
+
+
+def in_the_way(other: Callable[[bytes], bytes]) -> Ask:
+    world, end, memory = continued()
+    chain = world.binding(1, 1).chain_id
+    siblings = map_reference.prove(world.map, chain)[1]
+    end = end._replace(next=Absence(other(chain) + bytes(32), siblings))
     return Ask(world, world.prove(2, pinned=2)._replace(replaced=[end]), b"evil", memory=memory)
 
 

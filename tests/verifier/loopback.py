@@ -15,6 +15,7 @@ from verifier.entry import Operation, _decode_seal
 from verifier.errors import Error
 from verifier.keys import owner_root
 from verifier.leaf import EnrolmentLeaf, encode_leaf
+from verifier.loss import format_loss
 from verifier.note import format_vkey
 from verifier.proof import Line, format_proof
 from verifier.request import Enrolment, parse_authorization, verify_enrolment, verify_request
@@ -50,6 +51,10 @@ class Log:
         query = parse_qs(parts.query)
         if parts.path == "/enrolment":
             return self._offer() if method == "GET" else self._enrol(json.loads(body))
+        if parts.path == "/loss" and self.world.declared:
+            return 200, {}, format_loss(self.world.declared)
+        if parts.path == "/loss":
+            return _error(404, "not-found", "nothing was lost")
         if parts.path.startswith("/enrolment/"):
             return self._enrolled(bytes.fromhex(parts.path.rpartition("/")[2]))
         try:

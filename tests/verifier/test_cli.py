@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import reference
-from tests.builder import SEED, World
+from tests.builder import ORIGIN, SEED, World, secret
 from verifier import keys
 from verifier.cli import main
 from verifier.commands import verify as verify_command
@@ -370,6 +370,25 @@ def test_state_does_not_go_back_to_an_origin_that_was_left(desk: Desk) -> None:
     assert desk.verify("b.txt", "a.txt", *words) == 2
     (log,) = Path("seed.state").rglob("log.json")
     assert json.loads(log.read_bytes())["checkpoint"].startswith(world.log.verifier_key.name + "\n")
+
+
+@pytest.mark.parametrize("depth", [900, 985, 991, 5000, 100_000])
+@pytest.mark.parametrize("word", ["verify", "inspect"])
+def test_depth_of_a_proof_is_no_fault_of_the_program(desk: Desk, word: str, depth: int) -> None:
+    """[R] Lists in lists, as many as somebody likes, are malformed."""
+    remembered(desk)
+    Path("a.txt.proof").write_bytes(b"[" * depth + b"]" * depth)
+    words = ["verify", "a.txt", "--seed", "seed"] if word == "verify" else ["inspect", "a.txt.proof"]
+    assert main(words) == 4
+
+
+def test_first_use_wants_the_key_in_the_logs_name(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A policy of the same origin under another key is no policy of the log that is named."""
+    other = keys.format_log_name(ORIGIN, SignerKey(ORIGIN, SIGNATURE, secret("another")).verifier_key.public_key)
+    Path("reader").write_bytes(keys.format_reader(desk.reader()._replace(log=other)))
+    for words in ["--reader", "reader"], ["--seed", "seed", "--log", other]:
+        assert desk.verify("a.txt", "--as", "a.txt", *words, *FIRST) == 4
+        assert "does not name the first key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fork", [False, True])

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import verifier.client as client_module
-from tests.builder import SEED, World
+from tests import reference
+from tests.builder import ORIGIN, SEED, World, secret
 from tests.verifier.loopback import TOKEN, Log, Served
+from tests.verifier.worlds import two_logs
+from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.cli import main
-from verifier.client import Server
+from verifier.client import Inclusion, Server
+from verifier.commands.enrol import verify_enrolled
 from verifier.entry import Operation
 from verifier.errors import Malformed, NotProven, Usage
+from verifier.leaf import EnrolmentLeaf, encode_leaf
+from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
+from verifier.policy import AUDITORS, WITNESSES, parse_policy
 from verifier.proof import parse_proof
 from verifier.seed import format_seed
 
@@ -125,6 +135,43 @@ def test_enrol_refuses_a_log_that_is_not_the_policys(desk: Desk, capsys: pytest.
     assert desk.enrol() == 4
     assert "no log of the policy" in capsys.readouterr().err
     assert not [asked for asked in desk.log.asked if asked.startswith("POST")]
+
+
+def test_enrol_refuses_the_key_of_another_log_in_the_policy(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Two logs that one policy names are two logs: the one has no name with the other's key."""
+    other = format_vkey(SignerKey("other.example/files", SIGNATURE, secret("other log")).verifier_key)
+    for name in ("policy", "auditors"):
+        Path(name).write_bytes(f"log {other}\n".encode() + Path(name).read_bytes())
+    desk.log.vkey = other
+    assert desk.enrol() == 4
+    assert "no declared loss" in capsys.readouterr().err
+    assert not [asked for asked in desk.log.asked if asked.startswith("POST")]
+
+
+def test_enrol_after_a_declared_loss(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log has its first name and another origin, to which the old key's word leads; without that it is refused."""
+    desk.world.declare_loss(max(desk.world.notes))
+    desk.log.vkey = format_vkey(desk.world.log.verifier_key)
+    Path("policy").write_bytes(desk.world.policy_text)
+    Path("auditors").write_bytes(desk.world.auditors_text)
+    declared, desk.world.declared = desk.world.declared, []
+    assert desk.enrol() == 4
+    assert "no declared loss" in capsys.readouterr().err
+    desk.world.declared = declared
+    assert desk.enrol() == 0
+
+
+def test_enrolment_in_the_tree_of_another_log_is_none() -> None:
+    """[R] The leaf has to be in a tree of the log that was enrolled with, not of another one in the policy."""
+    one, two, other = two_logs()
+    policies = parse_policy(one.policy_text, WITNESSES), parse_policy(one.auditors_text, AUDITORS)
+    leaves = [encode_leaf(EnrolmentLeaf(one.root)), *two.leaves]
+    text = format_checkpoint(Checkpoint("other.example/files", len(leaves), reference.mth(leaves)))
+    lines = [sign_note(text, other), *[cosign(text, signer, two.now) for signer in two.witnesses + two.auditors]]
+    shown = Inclusion(one.root, 0, format_note(Note(text, tuple(lines))), reference.path(0, leaves))
+    assert verify_enrolled(shown, policies, two.now, "other.example/files") == shown.checkpoint
+    with pytest.raises(NotProven, match="origin|log"):
+        verify_enrolled(shown, policies, two.now, ORIGIN)
 
 
 def test_enrol_refuses_policies_with_another_fingerprint(desk: Desk) -> None:
@@ -324,6 +371,32 @@ def test_answer_that_was_cut_is_no_answer(desk: Desk) -> None:
     desk.log.answer = (200, {"Content-Length": "10"}, b"{}")
     with pytest.raises(NotProven, match="cut short|incomplete|does not answer"):
         Server(desk.url).offer()
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 50, b"HTTP/1.1 100 Continue\r\n\r\n" * 50])
+def test_headers_without_end_are_cut_off(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a piece of its headers now and then does not hold the client: the time is for all of it."""
+    monkeypatch.setattr(client_module, "TOTAL_S", 0.2)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                for number in range(len(drip)):
+                    if done.wait(0.05):
+                        return
+                    with suppress(OSError):
+                        connection.sendall(drip[number : number + 1])
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(NotProven, match="no whole answer"):
+            Server(f"http://127.0.0.1:{listening.getsockname()[1]}").offer()
+        assert not done.is_set()
+        done.set()
+        server.join()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"log":1}', b"\xff", b'{"error":{"message":5}}'])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from verifier.ed25519 import load_private_key
 from verifier.encoding import encode_base64, tag
 from verifier.errors import Error, Malformed
 from verifier.keys import (
@@ -308,8 +309,19 @@ def test_reader_known_answer() -> None:
     )
 
 
-@given(ORIGINS, KEYS, SOURCES, KEYS, KEYS)
-@example('\\"' * 127, bytes(32), "x" * 128, bytes(32), bytes(32))
+OWNERS = KEYS.map(lambda private: load_private_key(private).public_key().public_bytes_raw())
+
+
+@pytest.mark.parametrize("y", [1, 0, 2**255 - 19])
+def test_reader_with_a_weak_owner_key_is_refused(y: int) -> None:
+    """[R] A point of small order, or an encoding that is not canonical: anybody's signature would be the owner's."""
+    data = format_reader(READER._replace(owner=y.to_bytes(32, "little")))
+    with pytest.raises(Malformed, match="small order|canonical"):
+        parse_reader(data)
+
+
+@given(ORIGINS, KEYS, SOURCES, OWNERS, KEYS)
+@example('\\"' * 127, bytes(32), "x" * 128, READER.owner, bytes(32))
 def test_reader_round_trip(origin: str, log_key: bytes, source: str, owner: bytes, blinding: bytes) -> None:
     """Any reader key survives its file, which is always within the bound."""
     key = ReaderKey(format_log_name(origin, log_key), source, owner, blinding)

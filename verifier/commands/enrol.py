@@ -17,9 +17,11 @@ from verifier.errors import NotProven, QuorumNotMet, Usage
 from verifier.home import Home
 from verifier.keys import OwnerKeys, derive_keys, format_log_name, owner_root, parse_log_name
 from verifier.leaf import EnrolmentLeaf, encode_leaf
+from verifier.loss import open_declared
 from verifier.merkle import leaf_hash, verify_inclusion
 from verifier.note import VerifierKey, format_vkey
 from verifier.policy import NONE, Policy, describe_quorum, fingerprint, verify_quorum
+from verifier.proof import Declared
 from verifier.request import Enrolment, enrolment_message
 from verifier.state import LogState
 from verifier.verify import FUTURE_BOUND_S
@@ -59,13 +61,15 @@ def run(args: Namespace) -> int:
     seed = common.read_seed(args, args.seed)  # before the offer, whose nonce does not last while somebody types
     offer = server.offer()
     log_key = check_offer(offer, parsed[0])
+    if log_key.name != parse_log_name(offer.log).origin:
+        check_descent(offer.log, log_key.name, server.loss(), parsed[0])
     check_known(home, offer.log)
     source = choose_source(offer, args.source)
     keys = derive_keys(seed, offer.log)
     root = owner_root(keys.public, keys.blinding)
     if server.enrolled(root) is None:  # else an earlier run was cut short: the log knows this root, only see it through
         server.enrol(*signed_enrolment(offer, source, args.user, args.token, keys))
-    note = wait_for_inclusion(server, root, parsed, wait_s)
+    note = wait_for_inclusion(server, root, parsed, wait_s, log_key.name)
     state = LogState(offer.log, source, args.user, policy, auditors, keys.public, keys.blinding, note)
     with home.lock():
         check_known(home, offer.log)
@@ -101,6 +105,20 @@ def check_offer(offer: Offer, policy: Policy) -> VerifierKey:
     raise Usage(f"log: the server says it is {offer.log} with key {offer.vkey}, which is no log of the policy")
 
 
+def check_descent(log_name: str, origin: str, declared: list[Declared], policy: Policy) -> None:
+    """[R] A log under another origin than its name says has declared losses that lead there, by the old key's word.
+
+    Two logs that one policy names are two logs all the same.
+    """
+    after = origin
+    for one in declared:
+        after = open_declared(one, after, policy.log_keys)[1].origin
+    if after != parse_log_name(log_name).origin:
+        raise Usage(
+            f"log: the server says that {log_name} goes on as {origin}, and shows no declared loss that says so"
+        )
+
+
 def check_known(home: Home, log_name: str) -> None:
     """[R] One origin has one name: a log that comes with another first key is another log."""
     origin = parse_log_name(log_name).origin
@@ -124,7 +142,7 @@ def signed_enrolment(offer: Offer, source: str, user: str, token: str, keys: Own
     return enrolment, ed25519.load_private_key(keys.private).sign(enrolment_message(enrolment))
 
 
-def wait_for_inclusion(server: Server, root: bytes, policies: tuple[Policy, Policy], wait_s: int) -> bytes:
+def wait_for_inclusion(server: Server, root: bytes, policies: tuple[Policy, Policy], wait_s: int, origin: str) -> bytes:
     """The checkpoint that holds the enrolment, verified. Asks again until then or until the time is up."""
     give_up = time.monotonic() + wait_s
     common.say("waiting until the log has published the enrolment ...")
@@ -133,7 +151,7 @@ def wait_for_inclusion(server: Server, root: bytes, policies: tuple[Policy, Poli
         pause, why = 1.0, "the log has not published it"
         if isinstance(answer, Inclusion):
             try:
-                return verify_enrolled(answer, policies, int(time.time()))
+                return verify_enrolled(answer, policies, int(time.time()), origin)
             except QuorumNotMet as error:
                 why = str(error)
         elif answer is None:
@@ -145,9 +163,10 @@ def wait_for_inclusion(server: Server, root: bytes, policies: tuple[Policy, Poli
         time.sleep(pause)
 
 
-def verify_enrolled(inclusion: Inclusion, policies: tuple[Policy, Policy], now: int) -> bytes:
+def verify_enrolled(inclusion: Inclusion, policies: tuple[Policy, Policy], now: int, origin: str) -> bytes:
     """The checkpoint, once the log signed it, both quorums cosigned it, and the enrolment is in its tree."""
-    note, checkpoint = open_checkpoint(inclusion.checkpoint, *policies[0].log_keys)
+    keys = [key for key in policies[0].log_keys if key.name == origin]
+    note, checkpoint = open_checkpoint(inclusion.checkpoint, *keys)
     for policy in policies:
         verify_quorum(policy, note, now + FUTURE_BOUND_S)
     leaf = leaf_hash(encode_leaf(EnrolmentLeaf(inclusion.root)))

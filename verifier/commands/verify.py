@@ -23,6 +23,7 @@ from verifier.files import read_bounded
 from verifier.home import Home
 from verifier.keys import ReaderKey, derive_keys, format_log_name, parse_log_name
 from verifier.note import parse_note
+from verifier.policy import Policy
 from verifier.proof import MAX_PROOF_SIZE, Proof, format_proof, parse_proof
 from verifier.record import NamedTuple
 from verifier.report import exit_code, format_report, report_data, shown_path
@@ -343,17 +344,28 @@ def keep_evidence(home: Home, evidence: dict[str, object], now: int) -> str:
     return home.write_evidence(format_evidence(evidence), now)
 
 
+def check_first_key(log_name: str, policy: Policy) -> None:
+    """[R] The key in the log's name is one of the policy's (SPEC 8.1). The name is pinned then, and keys may follow."""
+    if log_name not in [format_log_name(key.name, key.public_key) for key in policy.log_keys]:
+        raise Usage(
+            f"log: the policy does not name the first key of {log_name}: is it that log's? After a change of the log's "
+            "key a first use wants a policy with both keys, as `policy export` writes it"
+        )
+
+
 def first_use(args: Namespace, reader: ReaderKey | None) -> LogState:
     """A state in the making: everything comes from the user, by file or by hand. Written once a checkpoint holds."""
     policy, auditors = common.read_policies(args)
     witnesses, _ = common.parse_policies(policy, auditors)
     if reader:
+        check_first_key(reader.log, witnesses)
         return LogState(reader.log, reader.source, None, policy, auditors, reader.owner, reader.blinding, None)
     if not args.source:
         raise Usage("source: want --source ID, since the state does not know it yet")
     if args.log:
         log_name = args.log
         parse_log_name(log_name)
+        check_first_key(log_name, witnesses)
     elif len(witnesses.logs) == 1:
         key = witnesses.logs[0].key
         log_name = format_log_name(key.name, key.public_key)
