@@ -36,7 +36,7 @@ class Log:
         self.enrolments: dict[bytes, int] = {}  # root -> index of its leaf
         self.pending = 0  # so many times the enrolment is not published yet
         self.publish_seals = True
-        self.vkey = format_vkey(world.log.verifier_key)
+        self.name, self.vkey = world.log_name, format_vkey(world.log.verifier_key)  # as it says of itself
         self.degraded_since: object = None  # what its status says
         self.kept = b""  # the bytes that a closed chain goes on with
         self.answer: Answered | None = None  # to everything, when a test sets it
@@ -74,7 +74,7 @@ class Log:
         return _json(
             200,
             {
-                "log": self.world.log_name,
+                "log": self.name,
                 "vkey": self.vkey,
                 "sources": [self.world.source],
                 "nonce": encode_base64(NONCE),

@@ -17,6 +17,7 @@ from verifier import keys
 from verifier.cli import main
 from verifier.commands import verify as verify_command
 from verifier.entry import ContextField, Operation
+from verifier.errors import Malformed
 from verifier.note import SIGNATURE, SignerKey, format_vkey
 from verifier.proof import format_proof
 from verifier.seed import format_seed
@@ -380,6 +381,14 @@ def test_depth_of_a_proof_is_no_fault_of_the_program(desk: Desk, word: str, dept
     Path("a.txt.proof").write_bytes(b"[" * depth + b"]" * depth)
     words = ["verify", "a.txt", "--seed", "seed"] if word == "verify" else ["inspect", "a.txt.proof"]
     assert main(words) == 4
+
+
+def test_depth_of_a_value_is_not_followed_to_show_it() -> None:
+    """What was got is shown in a few characters, however deep it is."""
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert str(Malformed("want text", "proof", deep)) == "proof: want text, got a list"
 
 
 def test_first_use_wants_the_key_in_the_logs_name(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from verifier.client import Inclusion, Server
 from verifier.commands.enrol import verify_enrolled
 from verifier.entry import Operation
 from verifier.errors import Malformed, NotProven, Usage
+from verifier.keys import format_log_name
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
@@ -161,6 +162,19 @@ def test_enrol_after_a_declared_loss(desk: Desk, capsys: pytest.CaptureFixture[s
     assert desk.enrol() == 0
 
 
+def test_enrol_refuses_what_another_logs_loss_leads_to(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A declared loss is one log's: it leads no other log of the policy there."""
+    desk.world.declare_loss(max(desk.world.notes))
+    other = SignerKey("other.example/files", SIGNATURE, secret("other log")).verifier_key
+    for name, text in ("policy", desk.world.policy_text), ("auditors", desk.world.auditors_text):
+        Path(name).write_bytes(f"log {format_vkey(other)}\n".encode() + text)
+    desk.log.vkey = format_vkey(desk.world.log.verifier_key)
+    desk.log.name = format_log_name(other.name, other.public_key)
+    assert desk.enrol() == 4
+    assert "no declared loss" in capsys.readouterr().err
+    assert not [asked for asked in desk.log.asked if asked.startswith("POST")]
+
+
 def test_enrolment_in_the_tree_of_another_log_is_none() -> None:
     """[R] The leaf has to be in a tree of the log that was enrolled with, not of another one in the policy."""
     one, two, other = two_logs()
@@ -194,13 +208,10 @@ def test_enrol_twice_is_refused(enrolled: Desk, capsys: pytest.CaptureFixture[st
 
 def test_enrol_refuses_a_known_origin_under_another_key(enrolled: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] A log that comes back with another first key is another log: nothing is signed for it."""
-    from verifier import keys
-    from verifier.note import SIGNATURE, SignerKey, format_vkey
-
     world = enrolled.world
     world.log = SignerKey("log.example/files", SIGNATURE, bytes(range(1, 33)))
-    world.log_name = keys.format_log_name("log.example/files", world.log.verifier_key.public_key)
-    enrolled.log.vkey = format_vkey(world.log.verifier_key)
+    world.log_name = format_log_name("log.example/files", world.log.verifier_key.public_key)
+    enrolled.log.name, enrolled.log.vkey = world.log_name, format_vkey(world.log.verifier_key)
     Path("policy").write_bytes(world.policy_file(world.witnesses, 3))
     Path("auditors").write_bytes(world.policy_file(world.auditors, 3))
     assert enrolled.enrol() == 4
@@ -377,7 +388,7 @@ def test_answer_that_was_cut_is_no_answer(desk: Desk) -> None:
 def test_headers_without_end_are_cut_off(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends a piece of its headers now and then does not hold the client: the time is for all of it."""
     monkeypatch.setattr(client_module, "TOTAL_S", 0.2)
-    done = threading.Event()
+    done, ended = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -389,12 +400,13 @@ def test_headers_without_end_are_cut_off(drip: bytes, monkeypatch: pytest.Monkey
                         return
                     with suppress(OSError):
                         connection.sendall(drip[number : number + 1])
+                ended.set()
 
         server = threading.Thread(target=serve)
         server.start()
         with pytest.raises(NotProven, match="no whole answer"):
             Server(f"http://127.0.0.1:{listening.getsockname()[1]}").offer()
-        assert not done.is_set()
+        assert not ended.is_set()
         done.set()
         server.join()
 
