@@ -3,7 +3,7 @@
     POST /audit          a checkpoint that the log signed: "please audit this target"
 
     open       the log's signature, and no smaller tree or other root than before    _open, check_target
-    fetch      the leaves that are new, in chunks of up to 131,072                   audit.tile_reader
+    fetch      the leaves that are new, in chunks of up to 262,144                   audit.tile_reader
     verify     each chunk lies under a root that the log signed                      audit.mirror: append
     store      leaves, chains, map and the tree's right edge, in one transaction     audit.mirror: append
     replay     every leaf follows its chain (rules: verifier.replay)                 audit.regions: replay
@@ -56,13 +56,15 @@ from verifier.errors import Error, Malformed
 from verifier.note import Note, SignerKey, VerifierKey, format_note, parse_note
 from verifier.tile import TILE_WIDTH
 
-CHUNK_LEAVES = 512 * TILE_WIDTH  # about 10 MiB of leaves, replayed in a few seconds; each end writes the map once more
-MAX_LEAVES_PER_REQUEST = 2 * CHUNK_LEAVES  # then the log is asked to come again
+CHUNK_LEAVES = 1024 * TILE_WIDTH  # about 20 MiB of leaves, replayed in a few seconds; each end writes the map once more
+FIRST_LEAVES = 16 * TILE_WIDTH  # a new mirror doubles: one region would have to take all chains of a large first chunk
+MAX_LEAVES_PER_REQUEST = CHUNK_LEAVES  # then the log is asked to come again
 
 
 def plan_chunk(size: int, target_size: int, signed_size: int) -> int:
     """Where the next chunk ends: it stops at the size signed last, whose root has to be met."""
-    end = min((size // TILE_WIDTH) * TILE_WIDTH + CHUNK_LEAVES, target_size)
+    begin = size // TILE_WIDTH * TILE_WIDTH
+    end = min(begin + min(max(begin, FIRST_LEAVES), CHUNK_LEAVES), target_size)
     return signed_size if size < signed_size < end else end
 
 

@@ -39,6 +39,7 @@ from verifier.replay import BrokenRule, Known, check_last
 from verifier.tile import ENTRIES, TILE_WIDTH, cut_entry_bundle, decode_entry_bundle, encode_entry_bundle, tile_width
 
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+PAGE_SIZE = 8192  # most regions fit into one page
 HELD_BUNDLES = 64  # read at a time: 1.2 MiB
 
 
@@ -91,7 +92,7 @@ class Mirror:
         self._path = path
         try:
             path.touch(mode=0o600)
-            self._conn = connect(path, factory)
+            self._conn = connect(path, factory, PAGE_SIZE)
         except sqlite3.Error as error:
             raise _failed(path, error) from error
         try:

@@ -9,7 +9,7 @@ place: 1 is the top of the region, 2n and 2n+1 are the halves of place n, and so
     children   the slots that go on in a region of their own, whose prefix is one nibble longer
 
 A region with more than MAX_TIPS keys hands its fuller slots down to children, hashes and all. So a row has some
-dozens of chains and about 3 KiB: small enough to be rewritten for one leaf, large enough that the leaves of a chunk
+dozens of chains and some 4 KiB: small enough to be rewritten for one leaf, large enough that the leaves of a chunk
 share it. Places are below 2^63; keys that agree in more bits are handed down, too. A row is
 
     check (16) || u8 keys || u16 children, bit i = slot 16 + i || per key: key, u64 place, u64 seq, head, u64 index
@@ -27,7 +27,7 @@ from itertools import chain
 from struct import Struct, pack
 
 from audit.errors import Damaged
-from verifier.map import EMPTY, leaf_hash, map_value, node_hash
+from verifier.map import EMPTY, KEY_BITS, fold, leaf_hash, map_value
 from verifier.replay import Tip
 
 MAX_TIPS = 64
@@ -82,14 +82,23 @@ class Region:
 
     def _insert(self, key: bytes) -> int:
         """The highest place where the key is alone. Whoever stood there alone goes further down."""
-        nodes, place = self.nodes, TOP
-        while place in nodes:
-            other = self._keys_by_place().pop(place, None)
-            if other is not None:
-                self._put(other, self.half(other, place), nodes[place])  # its place is an inner node from now on
-            place = self.half(key, place)
-        self._put(key, place, EMPTY)
-        return place
+        nodes, bits = self.nodes, KEY_BITS - 4 * len(self.prefix)
+        path, below = self._path(key, bits), bits
+        while (path >> below) in nodes:
+            below -= 1
+        other = self._keys_by_place().pop(path >> (below + 1), None)
+        if other is not None:  # its place is an inner node from now on, and so is each one that both go through
+            value, other_path = nodes[path >> (below + 1)], self._path(other, bits)
+            parted = (path ^ other_path).bit_length() - 1
+            nodes.update([(path >> bit, EMPTY) for bit in range(below, parted, -1)])
+            self._put(other, other_path >> parted, value)
+            below = parted
+        self._put(key, path >> below, EMPTY)
+        return path >> below
+
+    def _path(self, key: bytes, bits: int) -> int:
+        """The place of the key below which there is none; above it are those without the last bits."""
+        return (int.from_bytes(key, "big") & ((1 << bits) - 1)) | (1 << bits)
 
     def _put(self, key: bytes, place: int, value: bytes) -> None:
         self.places[key], self._keys_by_place()[place], self.nodes[place] = place, key, value
@@ -138,25 +147,6 @@ def split_place(place: int) -> tuple[int, int]:
     shift = place.bit_length() - SLOT0.bit_length()
     slot = place >> shift
     return slot, place ^ (slot ^ TOP) << shift
-
-
-def fold(nodes: dict[int, bytes], changed: list[int]) -> None:
-    """Computes anew every node above the changed ones, the deepest ones first."""
-    get = nodes.get
-    if len(changed) == 1:
-        place = changed[0] >> 1
-        while place:
-            nodes[place] = node_hash(get(2 * place, EMPTY), get(2 * place + 1, EMPTY))
-            place >>= 1
-        return
-    levels: dict[int, set[int]] = {}
-    for place in changed:
-        levels.setdefault(place.bit_length() - 1, set()).add(place >> 1)
-    for level in range(max(levels), 0, -1):
-        above = levels.setdefault(level - 1, set())
-        for place in levels.get(level, ()):
-            nodes[place] = node_hash(get(2 * place, EMPTY), get(2 * place + 1, EMPTY))
-            above.add(place >> 1)
 
 
 # Rows

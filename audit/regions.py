@@ -24,12 +24,12 @@ from typing import NamedTuple
 
 from audit.errors import Damaged, Fatal
 from audit.map_page import digits_of
-from audit.region import SLOT0, TOP, Region, decode_region, encode_region
+from audit.region import BELOW, SLOT0, TOP, Region, decode_region, encode_region
 from verifier.leaf import ENTRY, ENTRY_SIZE, MapLeaf
 from verifier.map import EMPTY, Place, map_value
 from verifier.replay import BrokenRule, Known, Tip, check_form, check_map, next_tip
 
-WRITE_BATCH = 200  # rows of about 3 KiB
+WRITE_BATCH = 200  # rows of some 4 KiB
 
 _READ = "SELECT data FROM regions WHERE prefix = ?"
 _WRITE = "INSERT INTO regions (prefix, data) VALUES (?, ?) ON CONFLICT (prefix) DO UPDATE SET data = excluded.data"
@@ -124,12 +124,12 @@ class Regions:
     def _follow_children(self, region: Region, entries: Sequence[Entry], tops: dict[int, Tops]) -> list[Entry]:
         """Hands entries on to children, and adds what became of these by commitment; returns the other entries."""
         others: list[Entry] = []
-        parts: dict[int, list[Entry]] = {slot: [] for slot in sorted(region.children)}
+        parts: list[list[Entry]] = [[] if slot in region.children else others for slot in range(SLOT0, BELOW)]
         byte, shift = len(region.prefix) >> 1, 0 if len(region.prefix) & 1 else 4
         for entry in entries:
-            parts.get(SLOT0 + (entry[0][byte] >> shift & 15), others).append(entry)
-        for slot, part in parts.items():
-            if part:
+            parts[entry[0][byte] >> shift & 15].append(entry)
+        for slot, part in enumerate(parts, SLOT0):
+            if part and part is not others:
                 child = self._read(region.child_prefix(slot), region.nodes[slot])
                 for number, top in self._follow(child, part):
                     tops[number].append((slot, top))

@@ -193,11 +193,14 @@ def open_store(
     return Store(conn, proves)
 
 
-def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
-    """A connection on which every COMMIT is on disk when it returns. Never creates a file."""
+def connect(
+    path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection, page_size: int = 4096
+) -> sqlite3.Connection:
+    """A connection on which every COMMIT is on disk when it returns. Never creates a file, but an empty one's pages."""
     uri = path.resolve().as_uri() + "?mode=rw"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=factory)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+    pages, waits = f"page_size={page_size}", f"busy_timeout={BUSY_TIMEOUT_MS}"
+    for pragma in (pages, "journal_mode=WAL", "synchronous=FULL", waits, "foreign_keys=ON"):
         conn.execute(f"PRAGMA {pragma}").fetchall()
     return conn
 

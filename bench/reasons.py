@@ -29,10 +29,10 @@ REASONS: dict[tuple[str, str], str] = {
         "what it takes at a million leaves; the hashes of a path take as long as ever, and weigh more against it"
     ),
     ("replay of a whole log, leaves/s", ">= 0.4x"): (
-        "about a third of it is these hashes. Another third goes into finding and keeping what they take: in Python a "
+        "two fifths of it are these hashes. Another third goes into finding and keeping what they take: in Python a "
         "step of a chain, or a place of the map whose halves are looked up and whose hash is stored, costs about as "
-        "much as the hash itself. The rest: regions of chains and map, read and written once for each chunk, an "
-        "eighth; leaves out of bundles and back, and the tree's own edge, an eighth; SQLite's commits"
+        "much as the hash itself. The rest: regions of chains and map, read and written once for each chunk, a "
+        "tenth; leaves out of bundles and back, and the tree's own edge, a tenth; SQLite's commits"
     ),
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -554,6 +555,18 @@ def test_plan_chunk_goes_forward_and_meets_the_signed_size(size: int, more: int,
     end = plan_chunk(size, size + more, signed)
     assert size < end <= min(size + more, size + auditor.CHUNK_LEAVES)
     assert not size < signed < end
+
+
+def test_plan_chunk_grows_with_what_is_held() -> None:
+    """No region takes all chains of a large first chunk: a new mirror has some thousand leaves first, then as many."""
+    sizes = [0]
+    while sizes[-1] < 10**6:
+        sizes.append(plan_chunk(sizes[-1], 10**6, 0))
+    steps = [end - begin for begin, end in pairwise(sizes)]
+    assert steps[0] == auditor.FIRST_LEAVES
+    assert all(step <= max(size, auditor.FIRST_LEAVES) for size, step in zip(sizes, steps, strict=False))
+    assert max(steps) == auditor.CHUNK_LEAVES
+    assert len(steps) == 10
 
 
 def test_mirror_is_atomic(tmp_path: Path) -> None:
