@@ -217,6 +217,7 @@ def serving_log(user: User, directory: str) -> Iterator[tuple[int, int, str]]:
     with open(os.open(os.path.join(directory, "nextcloud.json"), os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         json.dump(config, file)
     options = ["--listen", "127.0.0.1:0", "--scan-every", "1h", "--source", f"nextcloud:{user.cloud.url}"]
+    options += ["--share", "100%"]  # for the first scan, which has to be over; events never wait for a share
     with ExitStack() as stack:
         command = [sys.executable, "-m", "audit", "serve", "--data", directory, *options]
         process, port = stack.enter_context(server(command))
