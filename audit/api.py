@@ -55,12 +55,13 @@ from audit.publisher import read_newest_signed, read_proof_tree
 from audit.schema import Owner, sql, table
 from audit.service import Service
 from audit.tree import read_published_tile
+from verifier.canonical import members, parse_object
 from verifier.encoding import decode_base64, decode_decimal, encode_base64, encode_hashes
 from verifier.entry import MAX_ENTRIES, MAX_PATH, Seal, decode_entry, decode_seal
 from verifier.errors import Error, Malformed, NotVerified
 from verifier.keys import check_source_id
 from verifier.note import format_vkey
-from verifier.proof import MAX_REPLACED, format_proof, members, parse_object
+from verifier.proof import MAX_REPLACED, format_proof
 from verifier.request import MAX_TARGET
 from verifier.tile import parse_tile_path
 

@@ -31,11 +31,11 @@ from audit.errors import Refused
 from audit.recorder import Recorder
 from audit.schema import EMPTY, ONE, ZERO, Owner, Source, Token, sql, table
 from audit.store import Store
+from verifier.canonical import members, parse_object
 from verifier.ed25519 import SIGNATURE_SIZE
 from verifier.encoding import check_text, decode_base64
 from verifier.errors import Error, NotProven
 from verifier.keys import KEY_SIZE, MAX_LOG_NAME, check_source_id
-from verifier.proof import members, parse_object
 from verifier.request import (
     MAX_TOKEN,
     MAX_USER,

@@ -34,6 +34,7 @@ from audit.mirror import Finding, Mirror
 from audit.node import Node
 from audit.succession import BadSuccession
 from audit.witness_store import Log
+from verifier.canonical import members, parse_object
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
 from verifier.errors import BadSignature, Error, Malformed, NotProven, QuorumNotMet, Usage
@@ -41,7 +42,6 @@ from verifier.evidence import note_evidence
 from verifier.files import read_bounded, write_atomic
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, verify_cosignature
 from verifier.policy import Cosigned, Policy, verify_quorum
-from verifier.proof import members, parse_object
 from verifier.replay import MAP_ROOT
 from verifier.verdict import DEFAULT_MAX_AGE_S
 from verifier.verify import FUTURE_BOUND_S

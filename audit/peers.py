@@ -34,6 +34,7 @@ import re
 from urllib.parse import urlsplit
 
 from audit.errors import Refused
+from verifier.canonical import members, parse_object
 from verifier.encoding import check_text, decode_decimal, tagged, text
 from verifier.errors import Malformed, Usage
 from verifier.lint import best_threshold
@@ -53,7 +54,6 @@ from verifier.policy import (
     format_policy,
     parse_policy,
 )
-from verifier.proof import members, parse_object
 from verifier.record import NamedTuple
 
 FORMAT = "nextcloud-audit/peers/1"

@@ -53,7 +53,7 @@ from verifier.note import (
     verify_signature,
 )
 
-MAX_REQUEST_SIZE = 128 * 1024  # SPEC 7: as large as the largest note
+MAX_REQUEST_SIZE = 128 * 1024  # SPEC 1.5: as large as the largest note
 EARLIEST_TIME = 1_735_689_600  # 2025-01-01: an earlier clock is one that nobody has set
 
 FORK = "fork"  # one size, two roots, both signed by the log

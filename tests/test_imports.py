@@ -39,8 +39,8 @@ SLOW = frozenset("dataclasses datetime email getpass http inspect locale logging
 SLOW |= frozenset("string subprocess tempfile threading traceback unittest urllib uuid zipfile".split())
 # Each module costs a process 0.15 ms. `evidence` waits for a fork, `request` and `client` for a server.
 VERIFYING = frozenset(
-    "chain checkpoint cli commands digest ed25519 encoding entry errors files home keys leaf map merkle note outcome "
-    "policy proof record report state verdict verify words".split()
+    "canonical chain checkpoint cli commands digest ed25519 encoding entry errors files home keys leaf map merkle note "
+    "outcome policy proof record report state verdict verify words".split()
 )
 
 # Written in pieces, so that this file does not hold what it looks for.

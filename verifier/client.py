@@ -13,7 +13,6 @@ What can go wrong has two names: NotProven, when nothing can be had at the momen
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from socket import SHUT_RDWR
@@ -21,13 +20,14 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
 from verifier import ed25519
+from verifier.canonical import encode_value, members, parse_object
 from verifier.encoding import decode_base64, decode_decimal, decode_hashes, encode_base64
 from verifier.errors import Malformed, NotProven, Usage
 from verifier.keys import check_source_id, parse_log_name
 from verifier.loss import MAX_LOSS_SIZE, parse_loss
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
-from verifier.proof import MAX_PROOF_SIZE, Declared, Line, members, parse_object
+from verifier.proof import MAX_PROOF_SIZE, Declared, Line
 from verifier.record import NamedTuple
 from verifier.request import (
     MAX_TARGET,
@@ -325,7 +325,7 @@ def _retry(header: str | None) -> float:
 
 
 def _body(**fields: str) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return encode_value(fields).encode("utf-8")
 
 
 def _object(answer: Answer) -> dict[str, object]:

@@ -153,9 +153,6 @@ class Reader:
     def u16(self) -> int:
         return int.from_bytes(self.take(2), "big")
 
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "big")
-
     def u64(self) -> int:
         value = int.from_bytes(self.take(8), "big")
         if value > MAX_U64:
@@ -164,9 +161,6 @@ class Reader:
 
     def hash(self) -> bytes:
         return self.take(HASH_SIZE)
-
-    def rest(self) -> bytes:
-        return self.take(len(self.data) - self.pos)
 
     def end(self) -> None:
         if self.pos != len(self.data):

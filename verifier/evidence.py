@@ -21,9 +21,9 @@ What a file proves is `verifier.conviction`'s to say.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from verifier.canonical import format_object, members, parse_object
 from verifier.checkpoint import MAX_ORIGIN_SIZE, parse_checkpoint_unverified
 from verifier.encoding import (
     HASH_SIZE,
@@ -39,7 +39,7 @@ from verifier.errors import Malformed
 from verifier.map import EMPTY, MAX_SIBLINGS, Place, map_value
 from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE, parse_note
-from verifier.proof import MAX_PROOF_SIZE, Declared, Proof, format_proof, members, parse_object, parse_proof
+from verifier.proof import MAX_PROOF_SIZE, Declared, Proof, format_proof, parse_proof
 from verifier.record import NamedTuple
 from verifier.replay import Known, Tip
 
@@ -68,7 +68,6 @@ _MEMBERS = {
 }
 _DECLARED = {TWO_SUCCESSORS: 2, CHANGED_LEAF: 1}
 _CHANGED = 3  # what a changed-leaf shows: leaf 0 of the old origin, its leaf in question, and what stands in its place
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Evidence(NamedTuple):
@@ -181,7 +180,7 @@ def _chain_data(known: Known) -> dict[str, object]:
 
 def format_evidence(value: dict[str, object]) -> bytes:
     """The one spelling of an evidence file, which is within its bound."""
-    data = (_encode(value) + "\n").encode("utf-8")
+    data = format_object(value, "evidence")
     if len(data) > _limit(value):
         raise Malformed(f"want at most {_limit(value)} bytes", "evidence", len(data))
     return data

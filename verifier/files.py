@@ -25,7 +25,7 @@ import stat
 
 from verifier.errors import Malformed, Usage
 
-MAX_SECRET_SIZE = 4096  # seed and reader key files have under 1 KiB (SPEC 2)
+MAX_SECRET_SIZE = 4096  # seed and reader key files have under 1 KiB (SPEC 2.1, 2.5)
 SECRET_MODE = 0o600
 
 # O_BINARY: Windows would translate line ends. O_NONBLOCK: opening a pipe must not wait for its writer.

@@ -28,7 +28,7 @@ from verifier.errors import Malformed, Usage
 from verifier.files import is_inside_synced_folder, read_bounded, write_atomic, write_secret_new
 from verifier.state import FileState, LocalState, LogState, PathState
 
-SUFFIX = ".state"  # SPEC 10: the state of SEEDFILE is SEEDFILE.state
+SUFFIX = ".state"  # the state (SPEC 10) of SEEDFILE is SEEDFILE.state
 LOCK_WAIT_S = 30.0
 LOCK_STEP_S = 0.05
 MAX_LOGS = 1_024  # that one state may know

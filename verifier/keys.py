@@ -24,8 +24,8 @@ log name belongs to the log that shows it (enrolment and the proof do).
 from __future__ import annotations
 
 import hmac
-import json
 
+from verifier.canonical import format_object, members, parse_object
 from verifier.ed25519 import check_public_key
 from verifier.encoding import HASH_SIZE, check_text, decode_base64, encode_base64, tag, tagged, text, u64
 from verifier.errors import Malformed
@@ -36,8 +36,8 @@ KEY_SIZE = 32  # Ed25519 keys (RFC 8032 5.1.5) and the blinding key
 MAX_ORIGIN = 255  # bytes: u8 length in c2sp.org/tlog-cosignature@v1.0.0
 MAX_LOG_NAME = MAX_ORIGIN + 1 + 2 * HASH_SIZE
 MAX_SOURCE_ID = 128  # SPEC 2.4
-MAX_USER = 256  # bytes; who is enrolled, as the source names them (SPEC 11)
-MAX_READER_SIZE = 4096  # SPEC 2.6: above the longest legal file, below anything that costs
+MAX_USER = 256  # bytes; who is enrolled, as the source names them (SPEC 1.5)
+MAX_READER_SIZE = 4096  # SPEC 1.5: above the longest legal file, below anything that costs
 
 OWNER_LABEL = b"nextcloud-audit/1/owner-key"
 BLINDING_LABEL = b"nextcloud-audit/1/blinding-key"
@@ -132,7 +132,7 @@ def derive_keys(seed: bytes, log_name: str) -> OwnerKeys:
 
 
 def owner_root(owner: bytes, blinding: bytes) -> bytes:
-    """The root that an enrolment commits to: it binds the owner's public key and the blinding key (SPEC 2.5)."""
+    """The root that an enrolment commits to: it binds the owner's public key and the blinding key (SPEC 2.3)."""
     _check_size(owner, KEY_SIZE, "owner public key")
     _check_size(blinding, KEY_SIZE, "blinding key")
     return tagged("root", owner, blinding)
@@ -152,23 +152,22 @@ def format_reader(key: ReaderKey) -> bytes:
     _check_size(key.owner, KEY_SIZE, "reader key owner")
     _check_size(key.blinding, KEY_SIZE, "reader key blinding")
     values = [READER_FORMAT, key.log, key.source, encode_base64(key.owner), encode_base64(key.blinding)]
-    fields = dict(zip(_READER_FIELDS, values, strict=True))
-    return (json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8")
+    return format_object(dict(zip(_READER_FIELDS, values, strict=True)), "reader key")
 
 
 def parse_reader(data: bytes) -> ReaderKey:
     """Read a reader key file. Success means one spelling and sound fields, not that anybody enrolled this key."""
-    fields = _parse_object(data)
-    if list(fields) != _READER_FIELDS:
-        raise Malformed("want the fields " + ", ".join(_READER_FIELDS), "reader key")
-    if fields["format"] != READER_FORMAT:
-        raise Malformed(f"want {READER_FORMAT!r}", "reader key format", fields["format"])
-    parse_log_name(fields["log"], "reader key log")
+    if len(data) > MAX_READER_SIZE:
+        raise Malformed(f"want at most {MAX_READER_SIZE} bytes", "reader key", len(data))
+    named, log, source, owner, blinding = members(parse_object(data, "reader key"), "reader key", *_READER_FIELDS)
+    if named != READER_FORMAT:
+        raise Malformed(f"want {READER_FORMAT!r}", "reader key format", named)
+    parse_log_name(log, "reader key log")
     key = ReaderKey(
-        log=str(fields["log"]),
-        source=check_source_id(fields["source"], "reader key source"),
-        owner=check_public_key(decode_base64(fields["owner"], "reader key owner", size=KEY_SIZE), "reader key owner"),
-        blinding=decode_secret(fields["blinding"], "reader key blinding", KEY_SIZE),
+        log=str(log),
+        source=check_source_id(source, "reader key source"),
+        owner=check_public_key(decode_base64(owner, "reader key owner", size=KEY_SIZE), "reader key owner"),
+        blinding=decode_secret(blinding, "reader key blinding", KEY_SIZE),
     )
     if format_reader(key) != data:
         raise Malformed("not in canonical form", "reader key")
@@ -183,19 +182,6 @@ def decode_secret(value: object, where: str, size: int) -> bytes:
         what = error.what
     # Raised out here, so that not even the exception's context carries the secret.
     raise Malformed(what, where)
-
-
-def _parse_object(data: bytes) -> dict[str, object]:
-    # No error below shows what was read: a whole reader file holds the blinding key.
-    if len(data) > MAX_READER_SIZE:
-        raise Malformed(f"want at most {MAX_READER_SIZE} bytes", "reader key", len(data))
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        value = None
-    if type(value) is not dict:
-        raise Malformed("want a JSON object in UTF-8", "reader key")
-    return value
 
 
 def _check_size(value: bytes, size: int, where: str) -> bytes:

@@ -18,11 +18,11 @@ import json
 from base64 import b64encode
 from urllib.parse import urlencode, urlsplit
 
+from verifier.canonical import format_object, members, parse_object
 from verifier.client import Server
 from verifier.encoding import check_text
 from verifier.errors import Malformed, Usage
 from verifier.files import read_secret
-from verifier.proof import members, parse_object
 from verifier.record import NamedTuple
 
 FORMAT = "nextcloud-audit/login/1"
@@ -86,7 +86,7 @@ def poll(server: Server, flow: Flow) -> Login | None:
 def format_login(login: Login) -> bytes:
     """The login file."""
     fields = {"format": FORMAT, "server": login.server, "user": login.user, "password": login.password}
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+    return format_object(fields, "login file")
 
 
 def parse_login(data: bytes) -> Login:

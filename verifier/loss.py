@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from hashlib import sha3_256
 
 from verifier import ed25519
+from verifier.canonical import members, parse_object
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import tag, text
 from verifier.errors import BadSignature, Malformed, NotProven
@@ -27,7 +28,7 @@ from verifier.leaf import LOSS, LossLeaf, encode_leaf
 from verifier.merkle import leaf_hash, verify_inclusion
 from verifier.note import Note, VerifierKey, find_signature
 from verifier.policy import Policy, verify_quorum
-from verifier.proof import Declared, Loss, format_declared, members, parse_declared, parse_object
+from verifier.proof import Declared, Loss, format_declared, parse_declared
 
 FORMAT = "nextcloud-audit/loss/1-draft"
 MAX_LOSS_SIZE = 4 * 1024 * 1024  # bytes of the file

@@ -9,7 +9,7 @@ first byte; at depth n a key goes left when its bit n is 0. A subtree is hashed 
 
     value hash  = H("map-value", u64 last seq, chain head, u64 index of the chain's last leaf)
 
-H is the tagged hash of SPEC 1.3. The root of the empty map is EMPTY, that of a map of one key its leaf.
+H is the tagged hash of SPEC 1.4. The root of the empty map is EMPTY, that of a map of one key its leaf.
 For two keys 00.. and 40.. (they part at bit 1) the root is node(node(leaf 00, leaf 40), EMPTY).
 
 A proof is a list of siblings, the DEEPEST FIRST, in the order in which they are folded towards the root; its
@@ -36,7 +36,7 @@ from verifier.record import NamedTuple
 
 EMPTY = bytes(HASH_SIZE)
 KEY_BITS = 8 * HASH_SIZE
-MAX_SIBLINGS = KEY_BITS  # SPEC 6: one sibling for each bit of the key
+MAX_SIBLINGS = KEY_BITS  # SPEC 6.3: one sibling for each bit of the key
 
 LEAF_TAG = tag("map-leaf")
 NODE_TAG = tag("map-node")

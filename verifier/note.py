@@ -41,7 +41,7 @@ from verifier.encoding import MAX_U64, check_text, decode_base64, encode_base64,
 from verifier.errors import BadSignature, Malformed, NotProven
 from verifier.record import NamedTuple, make
 
-MAX_NOTE_SIZE = 128 * 1024  # SPEC 7; the spec asks for 16 signatures at least, of nearly 5 kB each at most
+MAX_NOTE_SIZE = 128 * 1024  # SPEC 1.5; signed-note asks for 16 signatures at least, of nearly 5 kB each at most
 MAX_SIGNATURES = 1024
 MAX_NAME_SIZE = 255  # tlog-cosignature: opaque cosigner_name<1..2^8-1>
 MAX_VKEY_SIZE = 2048  # room for the 1752 characters of an ML-DSA-44 key, so that it is refused by name
@@ -56,6 +56,7 @@ NOT_SUPPORTED = {0x02: "ECDSA", 0x05: "RFC 6962 tree head", 0x06: "ML-DSA-44 cos
 _DASH = "\u2014"
 _PRIVATE = "PRIVATE+KEY+"
 _NAME = re.compile(r"[^\s+\x00-\x1f]+")  # signed-note: "non-empty, no Unicode spaces or plus"
+_CONTROL = re.compile(r"[\x80-\x9f]")
 _Name = TypeVar("_Name")
 _NO_CONTROL = bytes([10, *range(0x20, 0x100)])  # signed-note: none "below U+0020 other than newline"
 
@@ -96,7 +97,10 @@ def check_name(name: str, where: str) -> str:
 
 def make_key(name: str, algorithm: int, public_key: bytes, where: str = "vkey") -> VerifierKey:
     """A checked key with its id. Two names or types of one public key have different ids."""
-    octets = check_name(check_text(name, f"{where} name", MAX_NAME_SIZE), f"{where} name").encode("utf-8")
+    check_name(check_text(name, f"{where} name", MAX_NAME_SIZE), f"{where} name")
+    if _CONTROL.search(name):
+        raise Malformed("want a name without control characters", f"{where} name", name)
+    octets = name.encode("utf-8")
     if algorithm not in SUPPORTED:
         known = f" ({NOT_SUPPORTED[algorithm]})" if algorithm in NOT_SUPPORTED else ""
         raise Malformed(f"signature type 0x{algorithm:02x}{known} is not supported yet", where)

@@ -57,7 +57,7 @@ MAX_GROUPS = 256
 Kind = Literal["witnesses", "auditors"]
 WITNESSES: Kind = "witnesses"
 AUDITORS: Kind = "auditors"
-AUDITOR_SUFFIX = "/auditor"  # SPEC 8: the last part of every auditor's key name, and of no witness's
+AUDITOR_SUFFIX = "/auditor"  # SPEC 8.1: the last part of every auditor's key name, and of no witness's
 NONE = "none"
 
 _OCTETS = bytes([0x09, 0x0A, *range(0x20, 0x7F), *range(0x80, 0x100)])

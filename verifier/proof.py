@@ -1,9 +1,7 @@
 """The proof file: one JSON object that carries everything a verifier needs besides its own keys and policies.
 
-SPEC 7. The bytes are canonical: `format_proof(parse_proof(data)) == data`, so no two files mean the same. One
-line, no white space between tokens, members in the order below, strings escaped as JSON.stringify and
-`json.dumps(..., ensure_ascii=False)` both do, a line feed at the end. There are no JSON numbers: 64-bit
-values are decimal strings, byte strings are base64, and a list of hashes is one base64 string.
+SPEC 7. The bytes are canonical JSON (`verifier.canonical`): `format_proof(parse_proof(data)) == data`, so no two files
+mean the same. 64-bit values are decimal strings, byte strings are base64, and a list of hashes is one base64 string.
 
     {"format":"nextcloud-audit/proof/1-draft",
      "log":"example.org/files+6f0c…",            permanent name of the log
@@ -21,7 +19,7 @@ values are decimal strings, byte strings are base64, and a list of hashes is one
      "sealed":{"size":"24","hashes":"…"},        consistency from the newest seal's tree; null = no seal
      "earlier":[{"chain":"…","before":"…","step":[…],"index":"…","siblings":"…"},…],
      "replaced":[{"file":"3","generation":"0","before":"…","steps":[[…],…],"index":"…","siblings":"…","next":null},…],
-     "loss":{"declared":[{"note":"…","key":"…","signature":"…"},…],"hashes":"…"}}    only where a loss was declared
+     "loss":{"declared":[{"note":"…","key":"…","kept":"21","signature":"…"},…],"hashes":"…"}}    after a loss only
 
 `earlier` shows the end of each generation before this one, the newest first: its chain id, the head before its
 `closed`, that entry, and its place in the map. `replaced` shows, for a file id that the client knew under the same
@@ -33,11 +31,11 @@ Not checked here: what any of it proves (`verifier.verify`).
 
 from __future__ import annotations
 
-import json
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 
+from verifier.canonical import encode_value, members, parse_object
 from verifier.encoding import HASH_SIZE, decode_decimal
 from verifier.entry import MAX_ENTRIES, MAX_ENTRY, MAX_OPENING, SIGNATURE_SIZE
 from verifier.errors import Malformed
@@ -170,7 +168,6 @@ class Proof(NamedTuple):
 
 _FORMAT = FORMAT.encode("ascii")
 _NULL = b"null"
-_encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _MEMBERS = ("format", "log", "source", "file", "generation", "root", "chain", "from", *Proof._fields[7:-1])
 
 
@@ -199,7 +196,7 @@ def format_proof(proof: Proof) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    return _encode_text(value).encode("utf-8")
+    return encode_value(value).encode("utf-8")
 
 
 def _note(note: bytes) -> bytes:
@@ -286,42 +283,6 @@ def parse_proof(data: bytes) -> Proof:
     if format_proof(proof) != data:
         raise Malformed("not the canonical spelling (SPEC 7.1): was the file edited or re-formatted?", "proof")
     return proof
-
-
-def parse_object(data: bytes, where: str) -> dict[str, object]:
-    """A JSON object in UTF-8, no member twice; other JSON values and numbers are refused."""
-    try:
-        value = _DECODER.decode(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"not JSON in UTF-8 ({error})", where) from None
-    if type(value) is not dict:
-        raise Malformed("want a JSON object", where, value)
-    return value
-
-
-def members(value: object, where: str, *names: str) -> list[object]:
-    """The members of a JSON object that has exactly these names, in this order."""
-    if type(value) is not dict:
-        raise Malformed("want a JSON object", where, value)
-    if tuple(value) != names:
-        odd = [name for name in value if name not in names] or [name for name in names if name not in value]
-        what = f"unknown or missing member {odd[0]!r}" if odd else "members out of order"
-        raise Malformed(what, where)
-    return list(value.values())
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a member twice")
-    return value
-
-
-def _no_number(text: str) -> object:
-    raise ValueError("a JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_int=_no_number, parse_float=_no_number)
 
 
 def _proof(value: object) -> Proof:

@@ -40,11 +40,10 @@ _MEANING = {
     Verdict.NOT_PROVEN: "Nothing speaks against the file, but too little speaks for it.",
     Verdict.FORK: "The log has signed two views that exclude each other. This is evidence against it.",
 }
-_NO_BYTES = "The history holds. No bytes were compared."
 
 
 class Standing(NamedTuple):
-    """Who stands behind the steps of a history (SPEC 9), and whether the current version is sealed."""
+    """Who stands behind the steps of a history (SPEC 5.1), and whether the current version is sealed."""
 
     steps: int
     server_said: int
@@ -85,9 +84,9 @@ def headline(report: Report) -> str:
 # -- words ----------------------------------------------------------------------------------------------------
 
 
-def format_report(report: Report, trust: Trust, name: str, *, compared: bool = True, hashes: bool = False) -> str:
-    """The report for people. `name` is the local file, `compared` whether its bytes were part of the question."""
-    lines = [f"{headline(report)}  {escape(name)}", _meaning(report, compared)]
+def format_report(report: Report, trust: Trust, name: str, *, hashes: bool = False) -> str:
+    """The report for people. `name` is the local file."""
+    lines = [f"{headline(report)}  {escape(name)}", _meaning(report)]
     lines += [f"  - {escape(finding.message)}" for finding in worst_first(report.findings)]
     if report.older_version is not None:
         lines.append(f"  - {_older(report)}")
@@ -106,11 +105,9 @@ def format_report(report: Report, trust: Trust, name: str, *, compared: bool = T
     return "\n".join([*lines, "", *[f"  {title:<12} {text}" for title, text in rows]]) + "\n"
 
 
-def _meaning(report: Report, compared: bool) -> str:
+def _meaning(report: Report) -> str:
     if report.verdict is not Verdict.VERIFIED:
         return _MEANING[report.verdict]
-    if not compared:
-        return _NO_BYTES
     if report.as_of is not None:
         return f"At {when(report.as_of)} this was the current version. Nothing is said about later changes."
     return _MEANING[Verdict.VERIFIED]
@@ -211,7 +208,7 @@ def _hashes(report: Report) -> list[tuple[str, str]]:
 # -- data -----------------------------------------------------------------------------------------------------
 
 
-def report_data(report: Report, trust: Trust, name: str, *, compared: bool = True) -> dict[str, object]:
+def report_data(report: Report, trust: Trust, name: str) -> dict[str, object]:
     """The report as JSON data."""
     proof, times = report.proof, report.times
     return {
@@ -219,7 +216,6 @@ def report_data(report: Report, trust: Trust, name: str, *, compared: bool = Tru
         "exit": exit_code(report),
         "as_of": _number(report.as_of),
         "name": name,
-        "bytes_compared": compared,
         "findings": [_finding(finding) for finding in worst_first(report.findings)],
         "log": proof.log,
         "source": proof.source,

@@ -26,16 +26,15 @@ Not checked here: signatures. What is in the state was verified before it was wr
 
 from __future__ import annotations
 
-import json
-
 from verifier import ed25519
+from verifier.canonical import format_object, members, parse_object
 from verifier.encoding import check_text, decode_base64, decode_decimal, encode_base64, tagged, text, u64
 from verifier.entry import encode_path
 from verifier.errors import Malformed
 from verifier.keys import KEY_SIZE, MAX_USER, check_source_id, decode_secret, parse_log_name
 from verifier.note import MAX_NOTE_SIZE
 from verifier.policy import MAX_POLICY_SIZE
-from verifier.proof import MAX_PROOF_SIZE, members, parse_object
+from verifier.proof import MAX_PROOF_SIZE
 from verifier.record import NamedTuple
 
 FORMAT = "nextcloud-audit/state/1-draft"
@@ -213,12 +212,7 @@ def check_local(value: object) -> str:
 
 
 def _format(**fields: str | None) -> bytes:
-    # The same spelling as format_proof: no white space, nothing escaped that need not be, a line feed at the end.
-    text = json.dumps({"format": FORMAT, **fields}, ensure_ascii=False, separators=(",", ":"))
-    try:
-        return text.encode("utf-8") + b"\n"
-    except UnicodeEncodeError:
-        raise Malformed("not UTF-8", "state") from None
+    return format_object({"format": FORMAT, **fields}, "state")
 
 
 def _parse(data: bytes, limit: int, *names: str) -> list[object]:

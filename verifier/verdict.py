@@ -43,7 +43,7 @@ class Trust(NamedTuple):
     source_id: str
     witnesses: Policy
     auditors: Policy
-    owner_key: bytes | None
+    owner_key: bytes
     blinding: bytes | None
 
 

@@ -89,8 +89,6 @@ def check_question(trust: Trust, question: Question) -> None:
     """[R] The user says which file is meant; a proof never supplies it."""
     if question.path is None and question.file_id is None:
         raise Usage("say which file is meant: its path or its file id in the source")
-    if trust.owner_key is None:
-        raise Usage("an owner's key is needed: a seed, a reader key, or the owner's public key")
     if question.as_of is not None and question.as_of != "proof" and type(question.as_of) is not int:
         raise Usage(f"as of: want a time or 'proof', got {question.as_of!r}")
 
@@ -111,7 +109,7 @@ def check_names(run: Run) -> None:
         raise NotProven("other-source", f"the proof is for source {proof.source}, want {trust.source_id}")
     if asked is not None and proof.file_id != asked:
         raise NotProven("other-file", f"the proof is for file {proof.file_id}, want {asked}")
-    if trust.blinding is not None and trust.owner_key is not None:
+    if trust.blinding is not None:
         if proof.root != owner_keys.owner_root(trust.owner_key, trust.blinding):
             message = "the chain does not belong to the owner of this key (or nobody has enrolled: custodial)"
             raise NotProven("not-owner", message)

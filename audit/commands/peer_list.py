@@ -12,9 +12,9 @@ from audit.errors import PeerFailed
 from audit.http import HttpFetch
 from audit.peer_files import Files, read_files
 from audit.peers import check_address
+from verifier.canonical import parse_object
 from verifier.errors import Malformed
 from verifier.note import format_vkey
-from verifier.proof import parse_object
 from verifier.record import NamedTuple
 from verifier.words import count, escape, when
 

@@ -25,10 +25,10 @@ from typing import NamedTuple, Protocol
 
 from audit.errors import AuditError, Fatal
 from audit.nextcloud.hints import MAX_EVENT, Hint, parse_audit_line
+from verifier.canonical import members, parse_object
 from verifier.encoding import check_text, decode_decimal
 from verifier.errors import Error, Malformed, Usage
 from verifier.files import read_bounded, write_atomic
-from verifier.proof import members, parse_object
 
 STATE = "audit-log.json"
 MAX_STATE = 16 * 1024

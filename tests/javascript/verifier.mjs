@@ -149,6 +149,7 @@ export function parsePolicy(source, auditors) {
     } else bad('policy: line');
   }
   if (!quorum) bad('policy: no quorum');
+  if (utf8(source).length > 256 * 1024 || [logs.length, witnesses.length, names.size - witnesses.length].some((n) => n > 256)) bad('policy: bounds');
   return { logs, witnesses, quorum };
 }
 function checkPolicyPair(a, b) {                             // 8.1
@@ -168,6 +169,7 @@ export function parseNote(s, extensions = false) {
   const l = body.slice(0, -1).split('\n');
   if (l.length < 3 || (l.length > 3 && !extensions) || l.includes('')) bad('checkpoint: lines');
   if (rest === '') bad('note: no signature');
+  if (rest.split('\n').length > 1024) bad('note: signature lines');
   const lines = rest.split('\n').map((line) => {
     const m = /^\u2014 ([^ ]+) ([^ ]+)$/u.exec(line);
     if (!m) bad('note: signature line');

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from binascii import a2b_base64
 from collections.abc import Callable
+from hashlib import sha256
 
 from tests.builder import World, secret
 from tests.vector_cases import MALFORMED, Ask, case, small
 from tests.verifier.worlds import a_file
 from verifier.encoding import encode_base64
-from verifier.note import SignerKey
+from verifier.note import SignerKey, format_vkey
 from verifier.proof import Line, Proof, format_proof
 from verifier.verdict import Memory
 
@@ -354,6 +355,18 @@ def one_key_in_both_policies() -> Ask:
     world = small()
     twin = SignerKey("n0.example/auditor", 4, secret("witness n0.example"))
     world.auditors_text = world.policy_file([twin], 1)
+    return Ask(world, world.prove(1))
+
+
+@case(MALFORMED)
+def policy_with_a_control_character_in_a_name() -> Ask:
+    """[R] U+0081, which most screens do not show, is in a witness's name."""
+    world = small()
+    key = world.witnesses[0].verifier_key
+    typed, name = bytes([key.algorithm]) + key.public_key, f"{key.name[:2]}\x81{key.name[2:]}"
+    key_id = sha256(name.encode() + b"\n" + typed).hexdigest()[:8]
+    vkey = f"{name}+{key_id}+{encode_base64(typed)}"
+    world.policy_text = world.policy_text.replace(format_vkey(key).encode(), vkey.encode())
     return Ask(world, world.prove(1))
 
 

@@ -178,6 +178,7 @@ def test_cosigned_note_refuses_every_changed_byte() -> None:
         ("PeterNeumann+c74f20a3+", "want a signature type"),
         ("+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "non-empty"),
         ("Peter\u2003Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "without spaces"),
+        ("Peter\x81Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "without control characters"),
         ("Peter\udc80+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "not UTF-8"),
         ("test+5893dc2c+" + b64encode(b"\6" + bytes(1312)).decode(), "ML-DSA-44 cosignature"),
         ("n" * 2049, "want NAME"),

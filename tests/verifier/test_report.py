@@ -202,13 +202,6 @@ def test_report_data_has_no_number_that_json_could_round() -> None:
     assert numbers(data) == [0]
 
 
-def test_report_without_bytes_does_not_speak_of_them() -> None:
-    """A question about the history alone is not answered with a word about bytes."""
-    world = two_steps()
-    report = verify(world.prove(7), world.trust, Question(world.now, path="a.txt"), Memory())
-    assert "No bytes were compared" in words(world, report, compared=False)
-
-
 @pytest.mark.parametrize(("verdict", "code"), [("VERIFIED", 0), ("CHANGED", 1), ("NOT PROVEN", 2), ("FORK", 3)])
 def test_exit_codes_are_those_of_the_spec(verdict: str, code: int) -> None:
     """SPEC 9."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from verifier.canonical import parse_object
 from verifier.chain import MISSING, Missing, Step, open_step
 from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.commands import common
@@ -15,7 +16,7 @@ from verifier.errors import Changed, Malformed
 from verifier.evidence import EVIDENCE_FORMAT, MAX_HISTORIES_SIZE, Evidence, parse_evidence
 from verifier.files import read_bounded
 from verifier.note import Note, parse_note
-from verifier.proof import Bracket, Line, Proof, parse_object, parse_proof
+from verifier.proof import Bracket, Line, Proof, parse_proof
 from verifier.replay import Known
 from verifier.words import count, escape, when
 
