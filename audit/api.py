@@ -19,7 +19,6 @@ than a change of threads would; long ones and everything that writes run in thre
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -55,7 +54,7 @@ from audit.publisher import read_newest_signed, read_proof_tree
 from audit.schema import Owner, sql, table
 from audit.service import Service
 from audit.tree import read_published_tile
-from verifier.canonical import members, parse_object
+from verifier.canonical import encode_value, members, parse_object
 from verifier.encoding import decode_base64, decode_decimal, encode_base64, encode_hashes
 from verifier.entry import MAX_ENTRIES, MAX_PATH, Seal, decode_entry, decode_seal
 from verifier.errors import Error, Malformed, NotVerified
@@ -167,7 +166,7 @@ def answer_json(value: object, status: int = 200) -> Response:
 
 
 def encode_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return encode_value(value).encode("utf-8")
 
 
 def refusal(error: Exception) -> Response:

@@ -21,7 +21,6 @@ Not checked here: what entries mean, and witnesses that the policy gives no addr
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable
 from hashlib import sha256
@@ -34,7 +33,7 @@ from audit.mirror import Finding, Mirror
 from audit.node import Node
 from audit.succession import BadSuccession
 from audit.witness_store import Log
-from verifier.canonical import members, parse_object
+from verifier.canonical import format_object, members, parse_object
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
 from verifier.errors import BadSignature, Error, Malformed, NotProven, QuorumNotMet, Usage
@@ -346,7 +345,7 @@ def write_seen(folder: Path, log: Log, seen: Seen) -> None:
     path = seen_path(folder, log)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     value = {"format": SEEN_FORMAT, "time": str(seen.time), "notes": seen.notes}
-    write_atomic(str(path), (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8"))
+    write_atomic(str(path), format_object(value, "seen"))
 
 
 def remember(seen: Seen, views: list[View], now: int) -> Seen:

@@ -29,12 +29,11 @@ A policy file is replaced only if it is as `init` made it, or if its first line 
 
 from __future__ import annotations
 
-import json
 import re
 from urllib.parse import urlsplit
 
 from audit.errors import Refused
-from verifier.canonical import members, parse_object
+from verifier.canonical import format_object, members, parse_object
 from verifier.encoding import check_text, decode_decimal, tagged, text
 from verifier.errors import Malformed, Usage
 from verifier.lint import best_threshold
@@ -238,7 +237,7 @@ def format_peers(peers: Peers) -> bytes:
     ]
     quorum = None if peers.quorum is None else str(peers.quorum)
     fields = {"format": FORMAT, "url": peers.url, "quorum": quorum, "peers": listed}
-    return (json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8")
+    return format_object(fields, "peers")
 
 
 def parse_peers(data: bytes) -> Peers:

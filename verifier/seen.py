@@ -19,7 +19,7 @@ from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
-from verifier.note import Note, find_signature, parse_note, verify_cosignature
+from verifier.note import parse_note
 from verifier.proof import Line, Proof
 from verifier.verdict import Run, Trust
 
@@ -46,17 +46,12 @@ def two_roots(run: Run, size: int, one: bytes, other: bytes) -> Fork:
     return Fork(message, evidence.note_evidence(evidence.TWO_ROOTS, run.question.now, one, other))
 
 
-def refuse_rollback(run: Run, seen_note: Note, seen: Checkpoint) -> None:
+def refuse_rollback(run: Run, seen: Checkpoint) -> None:
     """[R] A smaller tree is stale, or a fork if one witness signed it after the bigger one."""
-    cosigners = (*run.trust.witnesses.witnesses.values(), *run.trust.auditors.witnesses.values())
-    for witness in cosigners:
-        if find_signature(seen_note, witness.key) is None or find_signature(run.note, witness.key) is None:
-            continue
-        if verify_cosignature(run.note, witness.key) > verify_cosignature(seen_note, witness.key):
-            message = f"{witness.key.name} signed size {run.tree.size} after it had signed size {seen.size}"
-            assert run.memory.checkpoint is not None
-            notes = run.memory.checkpoint, run.proof.checkpoint
-            raise Fork(message, evidence.note_evidence("rolled-back", run.question.now, *notes))
+    assert run.memory.checkpoint is not None
+    fork = rolled_back(run.question.now, run.trust, run.memory.checkpoint, run.proof.checkpoint)
+    if fork is not None:
+        raise fork
     if run.question.as_of is None:
         raise NotProven("stale", f"the proof is of a tree of size {run.tree.size}, size {seen.size} was seen before")
 

@@ -164,7 +164,7 @@ def check_continues(run: Run) -> None:
     if run.seen is None:
         run.continues = True
         return
-    seen_note, seen = run.seen
+    _, seen = run.seen
     if seen.origin != run.tree.origin:
         from verifier.seen import continue_lost
 
@@ -173,7 +173,7 @@ def check_continues(run: Run) -> None:
         from verifier.seen import refuse_rollback
 
         run.behind = True
-        refuse_rollback(run, seen_note, seen)
+        refuse_rollback(run, seen)
     elif run.tree.size == seen.size:
         run.continues = True
     else:

@@ -41,6 +41,7 @@ from tests.audit.log_setup import LogSetup
 from tests.fakes import NOW
 from verifier.entry import Operation
 from verifier.note import MAX_NOTE_SIZE, cosign, format_signature_line, parse_note
+from verifier.policy import Policy
 
 Handler = Callable[[httpx.Request], httpx.Response]
 SIZE = {"content-type": "text/x.tlog.size"}
@@ -345,9 +346,7 @@ def test_federation_finds_a_regression(tmp_path: Path) -> None:
     key = log.signer.verifier_key
     ours = log.publisher.published()
     assert ours is not None
-    policy = log.witness_policy
-    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
-    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0})
+    policy = reaching_w0(log.witness_policy)
 
     def check(shown: Handler, root_of: Callable[[int], bytes | None]) -> int:
         async def run() -> int:
@@ -389,6 +388,12 @@ def test_witness_that_cannot_be_asked_was_not_heard(tmp_path: Path, shown: Handl
     assert not is_heard(tmp_path, lambda note: shown)
 
 
+def reaching_w0(policy: Policy) -> Policy:
+    """The policy, in which w0 has an address."""
+    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
+    return policy._replace(witnesses={**policy.witnesses, "w0": w0})
+
+
 def is_heard(directory: Path, shown: Callable[[bytes], Handler]) -> bool:
     """Whether anything may be signed after this answer of the one witness that a quorum needs."""
     log = LogSetup(directory)
@@ -396,9 +401,7 @@ def is_heard(directory: Path, shown: Callable[[bytes], Handler]) -> bool:
     target = log.publish()
     ours = log.publisher.published()
     assert ours is not None
-    policy = log.witness_policy
-    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
-    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0}, quorum="w0")
+    policy = reaching_w0(log.witness_policy)._replace(quorum="w0")
     handler = shown(ours.newest_note)
 
     async def run() -> bool:
@@ -428,9 +431,7 @@ def test_witness_that_contradicts_us_is_asked_for_proof(tmp_path: Path, answer: 
     target = log.publish()
     ours = log.publisher.published()
     assert ours is not None
-    policy = log.witness_policy
-    w0 = policy.witnesses["w0"]._replace(url="http://w0.test")
-    policy = policy._replace(witnesses={**policy.witnesses, "w0": w0})
+    policy = reaching_w0(log.witness_policy)
     shown = {"seen": answering(404)}
 
     def handler(request: httpx.Request) -> httpx.Response:

@@ -416,9 +416,9 @@ async def recover_all(town: Ruin) -> None:
     await recover(town.service.directory, "http://ada.test", town.fetch, town.clock.now, town.said.append)
 
 
-def test_what_a_mirror_has_in_part_is_taken_first(tmp_path: Path) -> None:
-    """[R] Leaves that anybody holds survive: the mirror that has most of the rest gives it before the declaration."""
-    ruin = Ruin(tmp_path, lose=False)
+def mirrored_in_part(directory: Path) -> tuple[Ruin, int]:
+    """A log put back to its copy; every mirror has more leaves than that, this many, and none has all."""
+    ruin = Ruin(directory, lose=False)
     part = {name: ruin.copies(name) for name in NAMES}
     head = ruin.nodes[0].store.head(AUDITOR, ORIGIN)
     assert head is not None
@@ -428,8 +428,14 @@ def test_what_a_mirror_has_in_part_is_taken_first(tmp_path: Path) -> None:
     ruin.restore()
     for name, copies in part.items():
         ruin.put_back(name, copies)
+    return ruin, head.size
+
+
+def test_what_a_mirror_has_in_part_is_taken_first(tmp_path: Path) -> None:
+    """[R] Leaves that anybody holds survive: the mirror that has most of the rest gives it before the declaration."""
+    ruin, held = mirrored_in_part(tmp_path)
     done = ruin.declare()
-    assert done.kept == head.size
+    assert done.kept == held
     assert ruin.findings() == []
     ruin.allow(done)
     ruin.settle()
@@ -456,16 +462,7 @@ def test_node_that_lies_about_its_mirror_is_passed_over(ruin: Ruin, monkeypatch:
 
 def test_mirrors_are_tried_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """[R] One that gives wrong leaves, or none, is followed by the next; where none gives them, nothing is declared."""
-    ruin = Ruin(tmp_path, lose=False)
-    part = {name: ruin.copies(name) for name in NAMES}
-    head = ruin.nodes[0].store.head(AUDITOR, ORIGIN)
-    assert head is not None
-    asyncio.run(recover_all(ruin))
-    ruin.write("a.txt", "four and more, never to be seen again")
-    ruin.run()
-    ruin.restore()
-    for name, copies in part.items():
-        ruin.put_back(name, copies)
+    ruin, held = mirrored_in_part(tmp_path)
     honest, liars = ruin.fetch, set(NAMES)
 
     async def fetch(url: str, limit: int) -> bytes:
@@ -481,7 +478,7 @@ def test_mirrors_are_tried_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ruin.declare()
     liars.discard("dov")
     done = ruin.declare()
-    assert done.kept == head.size
+    assert done.kept == held
     assert not (tmp_path / "log" / PART).exists()
     assert ruin.findings() == []
     ruin.close()
