@@ -27,7 +27,7 @@ test: $(VENV)/.installed  ## All tests; PYTEST_ARGS="-k map" for some of them
 test-federation: $(VENV)/.installed  ## Thousands of schedules of a federation under attack, on all cores, in minutes
 	@$(BIN)/python -m pytest -m federation -q -n auto --dist worksteal tests/property/test_federation_long.py $(PYTEST_ARGS)
 
-peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12)
+peers: $(VENV)/.installed  ## Install witnesses that others wrote, for tests/peers (wants a Python 3.12; in CI it fails without)
 	@$(BIN)/python -m tests.peers.install
 
 test-nextcloud: $(VENV)/.installed  ## Life cycles on a real Nextcloud (NEXTCLOUD_URL and more: see tests/nextcloud/conftest.py)

@@ -1,8 +1,8 @@
 """`make peers`: the witnesses of requirements/peers.txt, in an environment of their own, .venv/peers.
 
-They need Python 3.12, and ours may be older. Interpreters are found by running candidates: a name on PATH may be a shim
-that runs nothing. Where there is none, nothing is installed and that is said; it is no failure. A package that can't be
-installed is one.
+They need Python 3.12, and ours may be older. Interpreters are found by running candidates, on PATH, in Debian's folders
+and among what pyenv has built for this account: a name may be a shim that runs nothing. Where there is none, nothing is
+installed and that is said; in CI (`CI` is set) it is a failure. A package that can't be installed always is one.
 
     reason = why_absent()       None: `PYTHON` can import them. Else a sentence, for the test or the row that is skipped
 """
@@ -10,8 +10,10 @@ installed is one.
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +24,7 @@ LOCK = ROOT / "requirements" / "peers.txt"
 STAMP = HOME / ".installed"  # the lock's SHA-256, written last
 
 VERSIONS = ("3.12", "3.13", "3.14")
-FOLDERS = ("", "/usr/bin/", "/usr/local/bin/")
+PYENV = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".pyenv"  # the account's home, whatever HOME says
 WHICH = (
     "import sys, venv, ensurepip\n"
     "if sys.version_info < (3, 12): sys.exit(1)\n"
@@ -33,17 +35,22 @@ RUN_TIMEOUT_S = 30
 
 def find_interpreter() -> str | None:
     """The path of a Python that can run them."""
-    names = [f"{folder}python{version}" for version in VERSIONS for folder in FOLDERS]
-    candidates = [(name, "") for name in names]
-    candidates += [(f"python{version}", version) for version in VERSIONS]  # pyenv's shims want to be told
-    for name, version in [*candidates, ("python3", ""), (sys.executable, "")]:
-        if found := _run(name, version):
-            return found
-    return None
+    return next(filter(None, (_run(name, version) for name, version in candidates())), None)
 
 
-def _run(name: str, pyenv: str) -> str | None:
-    env = {**os.environ, "PYENV_VERSION": pyenv} if pyenv else None
+def candidates() -> Iterator[tuple[str, str]]:
+    """Names and paths to run, each with the version that a shim of pyenv has to be told."""
+    for version in VERSIONS:
+        for folder in ("", "/usr/bin/", "/usr/local/bin/"):
+            yield f"{folder}python{version}", version
+        for built in sorted(PYENV.glob(f"versions/{version}*/bin/python{version}")):
+            yield str(built), version
+    yield "python3", ""
+    yield sys.executable, ""
+
+
+def _run(name: str, version: str) -> str | None:
+    env = {**os.environ, "PYENV_VERSION": version} if version else None
     try:
         done = subprocess.run([name, "-c", WHICH], capture_output=True, text=True, env=env, timeout=RUN_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
@@ -57,7 +64,7 @@ def is_installed() -> bool:
 
 
 def why_absent() -> str | None:
-    return None if is_installed() else "the peers are not installed: make peers"
+    return None if is_installed() else "the peers are not installed (they need Python 3.12 or newer): make peers"
 
 
 def main() -> int:
@@ -66,7 +73,7 @@ def main() -> int:
     python = find_interpreter()
     if python is None:
         print("peers: no Python 3.12 or newer was found, so nothing is tested against them", file=sys.stderr)
-        return 0
+        return 1 if os.environ.get("CI") else 0
     print(f"making {HOME.relative_to(ROOT)} with {python} from requirements/peers.txt")
     subprocess.run([python, "-m", "venv", "--clear", HOME], check=True)
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes", "-r", LOCK]
