@@ -40,7 +40,7 @@ test-hosts: $(VENV)/.installed  ## Five hosts in network namespaces, and faults 
 check: $(VENV)/.installed  ## Format, lint, strict types and the import arrow
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict verifier audit
+	$(BIN)/mypy --strict verifier audit bench
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
 format: $(VENV)/.installed  ## Format, and mend what the linter can mend

@@ -238,7 +238,7 @@ async def events(
         await user.hand.put(f"event-{number}.txt", b"x" * 1_000)
         node = await user.session.stat(f"event-{number}.txt")
         assert node is not None
-        before = conn.execute("SELECT count(*) FROM entries").fetchone()[0]
+        before = count_entries(conn)
         request = hook(user.session.user, node.file_id, node.path, secret)
         before_ms, start = scheduled(process), time.perf_counter()
         connection.get(request)
@@ -246,7 +246,7 @@ async def events(
         after_ms = scheduled(process)
         ran.append(after_ms[0] - before_ms[0])
         waited.append(after_ms[1] - before_ms[1])
-        wait_until(lambda before=before: conn.execute("SELECT count(*) FROM entries").fetchone()[0] > before)
+        wait_until(partial(has_grown, conn, before))
         latency.append(time.perf_counter() - start)
     connection.close()
     conn.close()
@@ -270,6 +270,14 @@ def hook(user: str, file_id: int, path: str, secret: str) -> bytes:
     body = json.dumps({"event": event, "user": {"uid": user, "displayName": user}, "time": int(time.time())}).encode()
     head = f"POST /hook HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {secret}\r\n"
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def count_entries(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+
+def has_grown(conn: sqlite3.Connection, before: int) -> bool:
+    return count_entries(conn) > before
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -1,10 +1,10 @@
 """Rows over HTTP: the log's application, every request signed and checked, against servers that only return the bytes.
 
-One keep-alive connection to each server, over a raw socket, so that a client library is not what is measured. The
-client never sleeps while it waits: being woken costs next to nothing after a short sleep and some 100 us after a longer
-one, and so the scheduler would be compared. All servers get the same requests for the same files and answer with the
-same bodies; what a round counts is its median request (p50). The log's process, with the whole store, is also the one
-whose memory is read.
+One keep-alive connection to each server, over a raw socket, so that a client library is not what is measured; what a
+program that uses one sees is a row of its own. The raw client never sleeps while it waits: being woken costs next to
+nothing after a short sleep and some 100 us after a longer one, and so the scheduler would be compared. All servers get
+the same requests for the same files and answer with the same bodies; what a round counts is its median request (p50).
+The log's process, with the whole store, is also the one whose memory is read.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
+from typing import TypeVar
+
+import httpx
 
 from bench.dataset import Data, now
 from bench.environment import PEERS, Failed
@@ -34,6 +37,7 @@ SERVED = 20_000  # proofs before memory is read
 MAX_MEMORY_MB = 300
 NAME = "proof over HTTP, p50"
 PARTS = {"signature": "to verify the request's signature", "proof": "to make the proof"}
+_T = TypeVar("_T")
 NGINX = """
 {user}worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log stderr error;
 events {{ worker_connections 64; }}
@@ -102,11 +106,15 @@ def rows(data: Data, temporary: str, rounds: int, calls: int, served: int) -> li
         connections = {name: Connection(port) for name, port in ports.items()}
         check_same(data, files, connections)
         servers = {name: p50(data, files, connection, calls) for name, connection in connections.items()}
+        for name in ("log", "fastapi"):
+            client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports[name]}"))
+            servers[f"{name}_httpx"] = p50_httpx(data, files, client, calls)
         times = interleave(rounds, **servers, **alone(data, files, calls))
         parts = [f"{middle(times[part], US):.0f} us {what}" for part, what in PARTS.items()]
         why = f"of it, measured alone in the same rounds: {', '.join(parts)}; the other route does neither"
         found = [
             explained(at_most(NAME, times["log"], times["fastapi"], 2, US, "FastAPI route, same bytes"), why),
+            shown(f"{NAME}, by httpx", times["log_httpx"], times["fastapi_httpx"], US, "FastAPI route, same bytes"),
             shown(NAME, times["log"], times["plain"], US, "plain ASGI, same server and bytes"),
         ]
         if why_no_nginx:
@@ -143,13 +151,29 @@ def memory_row(data: Data, process: int, connection: Connection, served: int) ->
 
 def p50(data: Data, files: list[int], connection: Connection, calls: int) -> Round:
     """A round: the median request of so many, signed before the clock starts."""
+    return median_of(lambda file_id: signed_request(data, file_id), connection.get, files, calls)
 
+
+def p50_httpx(data: Data, files: list[int], client: httpx.Client, calls: int) -> Round:
+    """The same as a program sees it that asks with a client library, and sleeps till the answer is there."""
+
+    def get(request: httpx.Request) -> None:
+        client.send(request).raise_for_status()
+
+    def prepare(file_id: int) -> httpx.Request:
+        target, header = signed(data, file_id)
+        return client.build_request("GET", target, headers={"Authorization": header})
+
+    return median_of(prepare, get, files, calls)
+
+
+def median_of(prepare: Callable[[int], _T], get: Callable[[_T], object], files: list[int], calls: int) -> Round:
     def one_round() -> float:
-        requests = [signed_request(data, files[i % len(files)]) for i in range(calls)]
+        requests = [prepare(files[i % len(files)]) for i in range(calls)]
         taken = []
         for request in requests:
             start = time.perf_counter()
-            connection.get(request)
+            get(request)
             taken.append(time.perf_counter() - start)
         return median(taken)
 
@@ -158,10 +182,15 @@ def p50(data: Data, files: list[int], connection: Connection, calls: int) -> Rou
 
 def signed_request(data: Data, file_id: int) -> bytes:
     """The request for a file's proof by its owner; every server gets it like this."""
+    target, header = signed(data, file_id)
+    return f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {header}\r\n\r\n".encode()
+
+
+def signed(data: Data, file_id: int) -> tuple[str, str]:
+    """Its target, and the header that its owner's key makes for it."""
     target, at = f"/proof/{file_id}", now()
     signature = load_private_key(data.owner.private).sign(request_message(data.store.log_name, "GET", target, at, b""))
-    header = format_authorization(Authorization(data.owner.public, at, signature))
-    return f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {header}\r\n\r\n".encode()
+    return target, format_authorization(Authorization(data.owner.public, at, signature))
 
 
 def write_proofs(data: Data, files: list[int], directory: str) -> str:

@@ -36,11 +36,9 @@ def main(export: str, folder: str, what: str) -> None:
     if what == "count":
         count_hashes(counted)
     create_node(Path(folder), "node.example/w")
-    with open(os.path.join(export, "vkey")) as file:
-        allow_log(Path(folder), file.read(), URL)
+    allow_log(Path(folder), Path(export, "vkey").read_text(), URL)
     node = open_node(Path(folder), fetch)
-    with open(os.path.join(export, "checkpoint"), "rb") as file:
-        note = file.read()
+    note = Path(export, "checkpoint").read_bytes()
     start = time.perf_counter()
     asyncio.run(until_signed(node.auditor, note))
     seconds = time.perf_counter() - start
