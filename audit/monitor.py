@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import traceback
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -134,6 +135,9 @@ class Monitor:
             self.errors.append(error)
         except (AuditError, sqlite3.Error, OSError) as error:
             self.errors.append(Usage(f"{log.origin}: {error}"))
+        except Exception as error:  # [R] no log can end the audit of the others
+            traceback.print_exc()
+            self.errors.append(Usage(f"{log.origin}: could not be audited, {type(error).__name__}: {error}"))
         return [] if this is None else this.found
 
     def _last_audit(self, log: Log) -> int:

@@ -68,7 +68,7 @@ class Succession:
 
     async def check(self, origin: str, start: int, leaves: Sequence[bytes], url: str) -> None:
         """Before leaves of `origin` are held: leaf 0 is what an old origin left, and the others are the old ones."""
-        if start == 0 and leaves[0][0] == LOSS:
+        if start == 0 and leaves[0][:1] == bytes([LOSS]):
             await self._begin(origin, leaves[0], url)
         old = self._store.predecessor(origin)
         changed = None if old is None else find_changed(self._mirror(old), start, leaves)
@@ -144,7 +144,7 @@ def find_changed(old: Mirror, start: int, leaves: Sequence[bytes]) -> OtherLeaf 
             continue
         if not bundle or place == 0:
             bundle = old.leaves(number)
-        if bundle[place] != leaf and not (bundle[place][0] == MAP and leaf[0] == MAP):
+        if bundle[place] != leaf and not (bundle[place][:1] == leaf[:1] == bytes([MAP])):
             return OtherLeaf(index - shift, leaf)
     return None
 

@@ -243,6 +243,11 @@ def unknown_leaf(log: FakeLog) -> None:
     log.add_map()
 
 
+def empty_leaf(log: FakeLog) -> None:
+    log.leaves.append(b"")
+    log.add_map()
+
+
 def long_leaf(log: FakeLog) -> None:
     log.leaves.append(b"\x03" + digest(b"owner", 0) + b"\x00")
     log.add_map()
@@ -259,6 +264,7 @@ FINDINGS = [
     (no_map_at_the_end, "no map commitment"),
     (late_loss, "declared loss: want index 0"),
     (unknown_leaf, "unknown kind"),
+    (empty_leaf, "truncated"),
     (long_leaf, "bytes too many"),
 ]
 
@@ -285,6 +291,17 @@ def test_auditor_stops_at_a_finding(
     assert signed_size(node, log) == size
     node.store.resume(log.origin)
     assert audit(node, log.checkpoint(size))
+    node.close()
+
+
+def test_auditor_stops_at_an_empty_first_leaf(tmp_path: Path) -> None:
+    """A leaf of no bytes is a finding like any other, also where a declared loss would stand."""
+    log = FakeLog()
+    log.leaves.append(b"")
+    log.grow(3)
+    node = new_node(tmp_path / "n", log)
+    with pytest.raises(Finding, match="leaf 0: leaf: truncated"):
+        audit(node, log.checkpoint())
     node.close()
 
 

@@ -135,12 +135,13 @@ def test_same_size_with_another_root_becomes_a_file(node: Node, log: FakeLog, tm
     assert [convicts(path, log) for path in files(tmp_path)] == ["fork"]
 
 
+@pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("index", [0, 5, 255, 256, 599])
-def test_changed_leaf_becomes_a_file(tmp_path: Path, index: int) -> None:
+def test_changed_leaf_becomes_a_file(tmp_path: Path, index: int, emptied: bool) -> None:
     """After a declared loss the other leaf is proven with our mirror and the new origin's own tiles, wherever it is."""
     old = FakeLog().grow(600)
     new = begin(old, kept=601)
-    new.leaves[index + 1] = new.leaves[index + 1][:-1] + b"?"
+    new.leaves[index + 1] = b"" if emptied else new.leaves[index + 1][:-1] + b"?"
     key, note = new.signer.verifier_key.public_key, old.checkpoint()
     new.loss = format_loss([Declared(note, key, 601, old.signer.sign(loss_message(new.origin, key, 601, note)))])
 

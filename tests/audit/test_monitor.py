@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from audit import auditor
+from audit import auditor, regions
 from audit.commands import audit as command
 from audit.errors import PeerFailed
 from audit.mirror import Finding
@@ -20,9 +20,11 @@ from audit.witness import Inconsistent, format_request
 from audit.witness_store import AUDITOR
 from tests.audit.test_auditor import early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
+from verifier import replay
 from verifier.conviction import verify_evidence
 from verifier.errors import Error, Malformed, Usage
 from verifier.evidence import parse_evidence
+from verifier.leaf import Leaf
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, format_vkey, parse_note, parse_vkey
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
 
@@ -149,6 +151,25 @@ def test_monitor_audits_the_others_where_a_mirror_is_damaged(street: Street) -> 
     assert street.audit(policies=lambda log: Policies()) == []
     assert street.errors == []
     assert street.node.auditor.mirror(street.log.origin).size == len(street.log.leaves)
+
+
+def test_monitor_audits_the_others_whatever_one_log_sets_off(
+    street: Street, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[R] Even a fault of our own over one log's bytes is that log's error alone, and never passes for an audit."""
+    other, check_form = other_log(street), replay.check_form
+
+    def faulty(index: int, data: bytes) -> Leaf:
+        if data == street.log.leaves[-1]:
+            raise IndexError("index out of range")
+        return check_form(index, data)
+
+    monkeypatch.setattr(regions, "check_form", faulty)
+    assert street.audit(policies=lambda log: Policies()) == []
+    (error,) = street.errors
+    assert str(error) == f"{street.log.origin}: could not be audited, IndexError: index out of range"
+    assert "Traceback" in capsys.readouterr().err
+    assert street.node.auditor.mirror(other.origin).size == len(other.leaves)
 
 
 def test_monitor_audits_the_others_where_a_policy_is_bad(street: Street) -> None:
