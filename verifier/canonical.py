@@ -15,6 +15,8 @@ from collections.abc import Mapping
 
 from verifier.errors import Malformed
 
+MAX_SHOWN = 40  # characters of a member's name that an error shows
+
 encode_value = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -43,7 +45,7 @@ def members(value: object, where: str, *names: str) -> list[object]:
         raise Malformed("want a JSON object", where)
     if tuple(value) != names:
         odd = [name for name in value if name not in names] or [name for name in names if name not in value]
-        what = f"unknown or missing member {odd[0]!r}" if odd else "members out of order"
+        what = f"unknown or missing member {odd[0][:MAX_SHOWN]!r}" if odd else "members out of order"
         raise Malformed(what, where)
     return list(value.values())
 

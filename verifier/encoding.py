@@ -111,9 +111,12 @@ def decode_decimal(value: object, where: str, limit: int = MAX_U64) -> int:
 
 
 def check_text(value: object, where: str, limit: int) -> str:
-    """A non-empty text of at most `limit` bytes of UTF-8, no control characters (SPEC 1.2)."""
+    """A non-empty text of at most `limit` bytes of UTF-8, no control characters (SPEC 1.2).
+
+    Errors do not show it: passwords and tokens are texts as well.
+    """
     if type(value) is not str or not value:
-        raise Malformed("want a non-empty string", where, value)
+        raise Malformed("want a non-empty string", where)
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
@@ -121,7 +124,7 @@ def check_text(value: object, where: str, limit: int) -> str:
     if size > limit:
         raise Malformed(f"want at most {limit} bytes", where, size)
     if _CONTROL.search(value):
-        raise Malformed("control character", where, value)
+        raise Malformed("control character", where)
     return value
 
 

@@ -21,6 +21,7 @@ What a file proves is `verifier.conviction`'s to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from verifier.canonical import format_object, members, parse_object
@@ -67,6 +68,13 @@ _MEMBERS = {
     BROKEN_REPLAY: ("note", "size", "peaks", "leaves", "hashes", "chains"),
 }
 _DECLARED = {TWO_SUCCESSORS: 2, CHANGED_LEAF: 1}
+# Two histories and nothing else, without reading them: a big file of anything else would cost its size many times over.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_HISTORIES = re.compile(
+    rb'\{"format":"%b","kind":"%b","seen":"\d{1,19}","proofs":\[%b,%b\]\}\n'
+    % (re.escape(EVIDENCE_FORMAT.encode()), TWO_HISTORIES.encode(), _STRING, _STRING),
+    re.DOTALL,
+)
 _CHANGED = 3  # what a changed-leaf shows: leaf 0 of the old origin, its leaf in question, and what stands in its place
 
 
@@ -197,6 +205,10 @@ def parse_evidence(data: bytes) -> Evidence:
     """An evidence file to its value. Refuses every spelling but that of `format_evidence`."""
     if len(data) > MAX_HISTORIES_SIZE:
         raise Malformed(f"want at most {MAX_HISTORIES_SIZE} bytes", "evidence", len(data))
+    if len(data) > MAX_EVIDENCE_SIZE and _HISTORIES.fullmatch(data) is None:
+        raise Malformed(
+            f"want at most {MAX_EVIDENCE_SIZE} bytes where it is not {TWO_HISTORIES}", "evidence", len(data)
+        )
     value = parse_object(data, "evidence")
     if value.get("format") != EVIDENCE_FORMAT:
         raise Malformed(f"want {EVIDENCE_FORMAT}", "evidence format", value.get("format"))

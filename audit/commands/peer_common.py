@@ -60,7 +60,8 @@ def policy_words(peers: Peers, made: tuple[bytes, bytes]) -> str:
     """How the two policies stand now."""
     policies = parse_policy(made[0], WITNESSES), parse_policy(made[1], AUDITORS)
     lines = [
-        f"{name:<9} quorum {describe_quorum(policy)}, q = {policy.q}, ov = {policy.ov}, fingerprint {fingerprint(data)}"
+        f"{name:<9} quorum {escape(describe_quorum(policy))}, q = {policy.q}, ov = {policy.ov}, "
+        f"fingerprint {fingerprint(data)}"
         for name, policy, data in zip(("policy", "auditors"), policies, made, strict=True)
     ]
     return "\n".join(lines)

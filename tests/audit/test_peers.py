@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from audit.cli import main
+from audit.commands.peer_common import policy_words
 from audit.errors import Refused
 from audit.node import create_node
 from audit.peers import (
@@ -35,6 +36,8 @@ from audit.peers import (
     render,
     spaced,
 )
+from verifier.commands.common import parse_policies
+from verifier.commands.enrol import _by_whom
 from verifier.errors import Error, Malformed, Usage
 from verifier.lint import lint
 from verifier.note import COSIGNATURE, SIGNATURE, SignerKey, VerifierKey, format_vkey
@@ -313,6 +316,18 @@ def test_rendered_files_are_policies_that_know_themselves() -> None:
     bare = f"log {format_vkey(LOG)}\nquorum none\n".encode()
     assert is_generated(bare), "as `init` makes it"
     assert not is_generated(b"# mine\n" + bare)
+
+
+def test_names_in_a_policy_draw_nothing_on_a_terminal() -> None:
+    """A quorum may be called anything without a space; what prints it escapes it."""
+    made = [
+        f"log {format_vkey(LOG)}\nwitness w {format_vkey(key(f'n1.example{end}', 9 + len(end)))}\n"
+        "group \u202eq 1 w\nquorum \u202eq\n".encode()
+        for end in ("", "/auditor")
+    ]
+    for text in (policy_words(peers_of(), (made[0], made[1])), _by_whom(parse_policies(*made))):
+        assert "\u202e" not in text
+        assert text.count("\\u202eq") == 2
 
 
 def test_names_that_would_be_groups_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from verifier.commands.inspect import evidence_text
 from verifier.conviction import verify_evidence
 from verifier.entry import Operation
 from verifier.errors import BadSignature, Malformed, NotProven
-from verifier.evidence import MAX_EVIDENCE_SIZE, format_evidence, history_evidence, parse_evidence
+from verifier.evidence import EVIDENCE_FORMAT, MAX_EVIDENCE_SIZE, format_evidence, history_evidence, parse_evidence
 from verifier.note import COSIGNATURE, SignerKey, cosign, format_note, parse_note, parse_vkey
 
 FILES = sorted((FOLDER / "evidence").glob("*.json"))
@@ -144,6 +145,28 @@ def test_evidence_is_bounded() -> None:
         format_evidence(value)
     with pytest.raises(Malformed, match="at most"):
         parse_evidence(spell(value).encode())
+
+
+@pytest.mark.parametrize("body", [b'"{",' + b"[]," * 2**23 + b'"}"', b'"{}","{}"],"more":[""' + b',""' * 2**23])
+def test_big_file_that_is_not_two_histories_is_refused_unread(body: bytes) -> None:
+    """[R] Small values in a big file would take a hundred times their bytes, before any bound on them was looked at."""
+    data = b'{"format":"%b","kind":"two-histories","seen":"1","proofs":[%b]}\n' % (EVIDENCE_FORMAT.encode(), body)
+    assert MAX_EVIDENCE_SIZE < len(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed, match="where it is not two-histories"):
+            parse_evidence(data)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_big_two_histories_are_read() -> None:
+    """The bound on all else does not meet the one kind that may be bigger."""
+    text = "\\" * (MAX_EVIDENCE_SIZE // 2)
+    value = {"format": EVIDENCE_FORMAT, "kind": "two-histories", "seen": "1", "proofs": [text, text]}
+    with pytest.raises(Malformed, match="^proof: not JSON"):
+        parse_evidence(format_evidence(value))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -105,6 +105,15 @@ def test_login_is_none_until_granted(cloud: Cloud) -> None:
     assert poll(server, flow) == Login(cloud.url, "alice", "pass-word")
 
 
+@pytest.mark.parametrize("password", ["s3cret\x00word", ["s3cret"], None, "s3cret" * 400])
+def test_no_error_shows_a_password(password: object) -> None:
+    """A login file whose password is none is refused, and the message could be pasted anywhere."""
+    data = json.loads(format_login(LOGIN)) | {"password": password}
+    with pytest.raises(Malformed, match="^login file: ") as caught:
+        parse_login((json.dumps(data, separators=(",", ":")) + "\n").encode())
+    assert "s3cret" not in str(caught.value)
+
+
 def test_login_file_round_trips_and_hides_the_password() -> None:
     """One spelling; what is printed of a login has no password."""
     data = format_login(LOGIN)

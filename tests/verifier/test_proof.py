@@ -192,6 +192,7 @@ def test_proof_refuses_other_members(keys: tuple[str | int, ...]) -> None:
     """Every object has its members and no others, in their order."""
     for bend, error in (
         (lambda members: {**members, "more": None}, "unknown or missing member 'more'"),
+        (lambda members: {**members, "m" * 5_000: None}, f": unknown or missing member '{'m' * 40}'$"),
         (lambda members: dict(list(members.items())[:-1]), "unknown or missing member"),
         (lambda members: dict(list(members.items())[:-2] + list(members.items())[:-3:-1]), "members out of order"),
     ):

@@ -179,5 +179,6 @@ def _by_whom(policies: tuple[Policy, Policy]) -> str:
     if witnesses.quorum == NONE and auditors.quorum == NONE:
         return "nobody but the log says so (quorum none): nothing can be VERIFIED with these policies"
     if auditors.quorum == NONE:
-        return f"witnesses {describe_quorum(witnesses)} saw it; no auditor replays this log (quorum none)"
-    return f"witnesses {describe_quorum(witnesses)} saw it, auditors {describe_quorum(auditors)} replayed it"
+        return f"witnesses {escape(describe_quorum(witnesses))} saw it; no auditor replays this log (quorum none)"
+    seen, replayed = [escape(describe_quorum(policy)) for policy in policies]
+    return f"witnesses {seen} saw it, auditors {replayed} replayed it"
