@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, null, select, update
@@ -52,6 +52,7 @@ from verifier.chain import MISSING, Binding, Chain, Openings, genesis, link, ope
 from verifier.encoding import MAX_U64
 from verifier.entry import (
     MAX_ENTRIES,
+    MAX_LISTED,
     SALT_SIZE,
     SETS_CONTENT,
     Argument,
@@ -240,7 +241,7 @@ class Batch:
         self, current: Current, content: Content | None, path: str | None, taints: tuple[Taint, ...]
     ) -> Current:
         """`closed` after a loss, which no replay can check."""
-        argument, remark = Closed(CloseReason.LOSS, tuple(sorted(taints)), b""), {ContextField.REMARK: LOSS_REMARK}
+        argument, remark = Closed(CloseReason.LOSS, _listed(taints), b""), {ContextField.REMARK: LOSS_REMARK}
         entry = Entry(Operation.CLOSED, current.last_seq + 1, self._now, 0, b"", b"", b"", argument)
         data, openings = build_entry(entry, content, path, remark)
         return self._collect(current, Operation.CLOSED, data, openings, content, path)
@@ -312,7 +313,7 @@ class Batch:
     # -- closing and starting --
 
     def _close(self, current: Current, reason: CloseReason, mtime: int = 0) -> Current:
-        taints = tuple(sorted(self._replay(current).taints.values()))
+        taints = _listed(self._replay(current).taints.values())
         parts = (current.content, current.path) if current.status == LIVE else (None, None)
         return self._append(current, Operation.CLOSED, mtime, *parts, {}, Closed(reason, taints, b""))
 
@@ -480,6 +481,11 @@ class Batch:
         self._put(after, whole=True)
         self.flush()
         return after
+
+
+def _listed(taints: Iterable[Taint]) -> tuple[Taint, ...]:
+    """What an unsigned `closed` says of the taints that stand (SPEC 4.5)."""
+    return tuple(sorted(taints)[:MAX_LISTED])
 
 
 def _place(row: tuple[Any, ...]) -> tuple[int, int]:

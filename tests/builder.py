@@ -30,6 +30,7 @@ from verifier.chain import (
 )
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.entry import (
+    MAX_LISTED,
     Argument,
     Closed,
     CloseReason,
@@ -204,11 +205,12 @@ class World:
         signed: bool = True,
         seen: Seen | None = None,
         signer: SignerKey | None = None,
+        replay: bool = True,
     ) -> None:
         """Ends the newest generation of a file; `continue_` starts the next one."""
         history = self.histories[file_id]
         chain = history.chain
-        taints = tuple(sorted(chain.taints.values()))
+        taints = tuple(sorted(chain.taints.values())[:MAX_LISTED])
         live = chain.status == "live" and isinstance(chain.content, Content)
         parts = (encode_content(chain.content if live else None), encode_path(chain.path if live else None), b"")
         openings = [self._salt() + part for part in parts]
@@ -219,7 +221,7 @@ class World:
         if signed:
             signature = (signer or self.owner_signer).sign(close_message(history.binding, chain.head, entry))
             entry = entry._replace(argument=Closed(reason, taints, signature, seen))
-        self.append(history, Line(encode_entry(entry), *openings))
+        self.append(history, Line(encode_entry(entry), *openings), replay=replay)
 
     def continue_(self, file_id: int, data: bytes, path: str, *, argument: Argument | None = None) -> None:
         """Starts the next generation with `adopted`."""

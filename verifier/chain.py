@@ -30,23 +30,31 @@ checkable and is skipped; a missing opening that no `erased` entry names is NOT 
 
 Taints stick: `altered` and `gap` stay through every later operation, and into the next generation. Only the
 owner's seal that lists a taint clears it. An `altered` is also mended when the file is `reverted` to a version from
-before it, and stands again when it is reverted to one from between the two. Nothing is cleared through an erased
-part, and no server-said `written` clears anything.
+before it, and stands again when it is reverted to one from between the two:
+
+    seq          2          3                4          5
+    operation    altered    reverted to 1    written    reverted to 2    (to 3 or 4: nothing would stand)
+    standing     2          –                –          2
+
+Nothing is cleared through an erased part, and no server-said `written` clears anything.
 
 Not checked here: that the chain is in the log (`verifier.verify`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from hashlib import sha3_256
+from itertools import chain as concatenate
 
 from verifier import ed25519
 from verifier.encoding import tag, tagged, text, u64
 from verifier.entry import (
     ALL_PARTS,
     MAX_ENTRIES,
+    MAX_LISTED,
     Closed,
     CloseReason,
     Content,
@@ -127,11 +135,16 @@ class Version(NamedTuple):
     content: Content | Missing
 
 
-class Mended(NamedTuple):
-    """An alteration that a revert cleared, and the two versions that show it."""
+class Mending(NamedTuple):
+    """A revert to a version from before alterations: the version, its own seq, and the alterations, which ascend.
 
-    taint: Taint
-    versions: tuple[int, int]
+    They are mended if both contents are shown. What is reverted to again is none of them any more.
+    """
+
+    target: int
+    seq: int
+    shown: bool
+    altered: list[int]
 
 
 class Sealed(NamedTuple):
@@ -202,7 +215,6 @@ class Chain:
     status     "new", "live", "deleted" or "closed"
     seq, head  of the last entry; -1 and the genesis before the first
     version    seq that set the current content; `versions` holds each content whose bytes are not expired
-    taints     what still stands against the history
     """
 
     def __init__(self, binding: Binding, predecessor: Ending | None = None) -> None:
@@ -218,12 +230,21 @@ class Chain:
         self.heads: list[bytes] = []
         self.carriers: list[tuple[int, bytes]] = []  # per seq: current version and the newest content commitment
         self.versions: dict[int, Version] = {}
-        self.taints: dict[tuple[bytes, int], Taint] = {}
         self.tainted_ever: set[tuple[bytes, int]] = set()
         self.erased: set[tuple[int, Part]] = set()
         self.seals: list[Sealed] = []
-        self._mended: dict[tuple[bytes, int], Mended] = {}
         self._carrier = b""
+        self._taints: dict[tuple[bytes, int], Taint] = {}  # those that nothing but a seal clears
+        self._altered_at: list[int] = []  # own alterations that no revert has mended; ascending, as all such lists
+        self._mendings: list[Mending] = []
+        self._accepted: set[int] = set()  # own alterations
+
+    @property
+    def taints(self) -> dict[tuple[bytes, int], Taint]:
+        """What still stands against the history, by chain id and seq (SPEC 4.4)."""
+        own, unmended = self.binding.chain_id, [m.altered for m in self._mendings if not m.shown]
+        standing = {*self._altered_at, *concatenate.from_iterable(unmended)} - self._accepted
+        return self._taints | {(own, seq): Taint(own, seq, TaintKind.ALTERED) for seq in sorted(standing)}
 
     def append(self, step: Step) -> None:
         """Takes the next entry, or raises IllegalStep and leaves the chain unusable (SPEC 4.2)."""
@@ -329,25 +350,27 @@ class Chain:
             raise IllegalStep(step.entry.seq, f"reverted to step {target}, which is no older version with its bytes")
         _same(step, "content", step.content, version.content)
         self._keep_path(step)
-        shown = version.content is not MISSING and step.content is not MISSING
-        self._mend_altered_after(target, step.entry.seq, shown)
-        self._taint_again(target)
+        self._revert_alterations(target, step.entry.seq, MISSING not in (version.content, step.content))
         self._set_content(step)
 
-    def _taint_again(self, target: int) -> None:
-        """Back to what followed an alteration, up to the revert that mended it: it stands again."""
-        for key, mended in list(self._mended.items()):
-            if mended.taint.seq <= target < mended.versions[1]:
-                self._taint(self._mended.pop(key).taint)
+    def _revert_alterations(self, target: int, seq: int, shown: bool) -> None:
+        """[R] Only bytes from before an alteration mend it; with those from after it, it stands again.
 
-    def _mend_altered_after(self, target: int, seq: int, shown: bool) -> None:
-        """[R] Only bytes from before the alteration mend it, and only where they are shown to be the same."""
-        own = self.binding.chain_id
-        for key, taint in list(self.taints.items()):
-            if taint.kind is TaintKind.ALTERED and taint.chain_id == own and taint.seq > target:
-                self._mended.setdefault(key, Mended(taint, (target, seq)))  # the first one, whatever is shown
-                if shown:
-                    del self.taints[key]
+        Which revert it is goes by the steps alone, whatever is shown: what was erased before it mends nothing. Lists
+        are cut and joined as a whole, so that thousands of alterations that come and go cost no more than reading them.
+        """
+        later = self._altered_at[bisect_right(self._altered_at, target) :]
+        again = [m for m in self._mendings if m.altered[0] <= target < m.seq]
+        if later and (target, Part.CONTENT) not in self.erased:
+            del self._altered_at[-len(later) :]
+            self._mendings.append(Mending(target, seq, shown, later))
+        for mending in again:
+            end = bisect_right(mending.altered, target)
+            self._altered_at += mending.altered[:end]
+            del mending.altered[:end]
+        if again:
+            self._altered_at.sort()
+            self._mendings = [mending for mending in self._mendings if mending.altered]
 
     def _altered(self, step: Step) -> None:
         if isinstance(step.content, Content) and isinstance(self.content, Content):
@@ -355,7 +378,8 @@ class Chain:
                 raise IllegalStep(step.entry.seq, "altered to the same bytes")
         self._keep_path(step)
         self._set_content(step)
-        self._taint(Taint(self.binding.chain_id, step.entry.seq, TaintKind.ALTERED))
+        self._altered_at.append(step.entry.seq)
+        self.tainted_ever.add((self.binding.chain_id, step.entry.seq))
 
     def _deleted(self, step: Step) -> None:
         _carries_nothing(step)
@@ -383,11 +407,14 @@ class Chain:
             raise IllegalStep(step.entry.seq, f"there is no {part.word} of step {seq} to erase")
         if part is Part.CONTENT and self.status == "live" and seq >= self.version:
             raise IllegalStep(step.entry.seq, "the current content cannot be erased")
-        if part is Part.CONTENT and any(seq in mended.versions for mended in self._mended.values()):
+        if part is Part.CONTENT and any(self._rests_on(mending, seq) for mending in self._mendings):
             raise IllegalStep(
                 step.entry.seq, f"what mended an alteration rests on step {seq}: a seal must accept it first"
             )
         self.erased.add((seq, part))
+
+    def _rests_on(self, mending: Mending, seq: int) -> bool:
+        return seq in (mending.target, mending.seq) and not self._accepted.issuperset(mending.altered)
 
     def _sealed(self, step: Step) -> None:
         _carries_nothing(step)
@@ -398,8 +425,8 @@ class Chain:
             return  # nobody here can tell whose signature this is, so it clears and covers nothing
         self.seals.append(Sealed(step.entry.seq, seal, step.hash))
         for key in seal.accepts:
-            self.taints.pop(key, None)
-            self._mended.pop(key, None)
+            self._taints.pop(key, None)
+        self._accepted.update(seq for chain_id, seq in seal.accepts if chain_id == self.binding.chain_id)
 
     def check_seal(self, seal: Seal, position: int) -> None:
         """The seal speaks of this chain as it was at `seal.seq`, and the owner's key signed it (SPEC 5.1)."""
@@ -438,11 +465,19 @@ class Chain:
         else:
             _carries_nothing(step)
             self.content = self.path = None
-        if closed.reason is not CloseReason.LOSS and closed.taints != tuple(sorted(self.taints.values())):
-            raise IllegalStep(step.entry.seq, "closed does not list what stands against the history")
+        if closed.reason is not CloseReason.LOSS:
+            self._check_listed(step.entry.seq, closed)
         if closed.signature:
             check_close_signature(self.binding, self.head, step.entry)
         self.status = "closed"
+
+    def _check_listed(self, seq: int, closed: Closed) -> None:
+        """Who accepts an unsigned close accepts all that came before it, so a list that has an end may end there."""
+        taints = sorted(self.taints.values())
+        if closed.taints != tuple(taints[:MAX_LISTED]):
+            raise IllegalStep(seq, "closed does not list what stands against the history")
+        if closed.signature and len(taints) > MAX_LISTED:
+            raise IllegalStep(seq, f"closed is signed, though it lists {MAX_LISTED} of the {len(taints)} that stand")
 
     def _close_lost(self, step: Step) -> None:
         """The server lost steps before this one, so it says what it still knows, and nothing can be compared."""
@@ -454,7 +489,7 @@ class Chain:
 
     def _taint(self, taint: Taint) -> None:
         key = taint.chain_id, taint.seq
-        self.taints[key] = taint
+        self._taints[key] = taint
         self.tainted_ever.add(key)
 
     def _set_content(self, step: Step) -> None:

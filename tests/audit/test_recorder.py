@@ -22,6 +22,7 @@ from tests.audit.log_setup import LogSetup, content_of, plan_close
 from verifier.chain import MISSING, NO_SEAL, Chain, close_message, seal_message
 from verifier.ed25519 import load_private_key
 from verifier.entry import (
+    MAX_LISTED,
     Closed,
     CloseReason,
     ContextField,
@@ -304,6 +305,20 @@ def test_enrolment_carries_chains_over(log: LogSetup) -> None:
     assert {taint.kind for taint in chain.taints.values()} == {TaintKind.GAP, TaintKind.UNSIGNED_CLOSE}
     assert chain.predecessor is not None
     assert chain.predecessor[:2] == (old.chain_id, old.last_seq + 1)
+
+
+def test_chain_with_more_taints_than_an_entry_lists_is_carried_over(log: LogSetup) -> None:
+    """A busy file that was never sealed does not keep its owner from enrolling; all of it is the unsigned close's."""
+    log.see(Op.CREATED, 1, b"one", "a")
+    gap = Observation(log.source, 1, Op.GAP, 0, argument=Gap(GapReason.UNKNOWN))
+    log.recorder.record([gap] * (MAX_LISTED + 1))
+    for _ in range(2):  # 1,024 and the unsigned close stand in the second generation: it can end as well
+        log.recorder.record([Observation(log.source, 1, Op.CLOSED, 0, argument=CloseReason.NEW_SEED)])
+    log.enrol()
+    log.see(Op.WRITTEN, 1, b"two")
+    chain = replay(log, 1)
+    assert [step.entry.operation for step in chain.steps] == [Op.ADOPTED, Op.WRITTEN]
+    assert len(chain.taints) == MAX_LISTED + 1
 
 
 def test_migrate_carries_over_what_is_live(log: LogSetup) -> None:

@@ -9,6 +9,7 @@ from tests.vector_cases.honest import another_root
 from tests.verifier.worlds import a_file, altered, two_generations
 from verifier.chain import genesis
 from verifier.entry import (
+    MAX_LISTED,
     Closed,
     CloseReason,
     Erased,
@@ -425,6 +426,64 @@ def mended_and_reverted_to_what_mended() -> Ask:
     world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
     world.record(1, Operation.WRITTEN, b"two", "a.txt")
     world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(3))
+    world.publish()
+    return Ask(world, world.prove(1), b"one")
+
+
+@case(CHANGED, "altered")
+def reverted_to_what_came_back_unseen() -> Ask:
+    """[R] A revert to an erased version clears nothing, so what it brought back is from after the alteration."""
+    world = altered(alone())
+    world.record(1, Operation.ERASED, argument=Erased(0, Part.CONTENT))
+    world.erase(world.histories[1], 0, Part.CONTENT)
+    world.record(1, Operation.REVERTED, b"evil", "a.txt", Reverted(0), replay=False)  # "zero", says the server
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.REVERTED, b"evil", "a.txt", Reverted(4), replay=False)
+    world.publish()
+    return Ask(world, world.prove(1), b"evil")
+
+
+@case("VERIFIED")
+def mended_after_a_revert_to_an_erased_version() -> Ask:
+    """The revert that clears an alteration is the first one to a version that is not erased."""
+    world = altered(alone())
+    world.record(1, Operation.ERASED, argument=Erased(0, Part.CONTENT))
+    world.erase(world.histories[1], 0, Part.CONTENT)
+    world.record(1, Operation.REVERTED, b"zero", "a.txt", Reverted(0))
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.record(1, Operation.ERASED, argument=Erased(4, Part.CONTENT))
+    world.erase(world.histories[1], 4, Part.CONTENT)
+    world.publish()
+    return Ask(world, world.prove(1))
+
+
+def many_gaps() -> World:
+    """File 1 has as many gaps as one entry can list, and one more."""
+    world = alone()
+    world.record(1, Operation.CREATED, b"one", "a.txt")
+    for _ in range(MAX_LISTED + 1):
+        world.record(1, Operation.GAP, argument=Gap(GapReason.UNKNOWN), leaf=False)
+    return world
+
+
+@case(NOT_PROVEN, "gap")
+def more_taints_than_closed_can_list() -> Ask:
+    """An unsigned `closed` lists the first ones: who accepts it accepts all that came before."""
+    world = many_gaps()
+    world.close(1, signed=False)
+    world.continue_(1, b"one", "a.txt")
+    world.publish()
+    return Ask(world, world.prove(1), b"one")
+
+
+@case(CHANGED, "illegal")
+def signed_close_that_leaves_taints_out() -> Ask:
+    """[R] The owner's signature vouches for a whole list alone."""
+    world = many_gaps()
+    world.close(1, signed=False)
+    world.continue_(1, b"one", "a.txt")
+    world.close(1, replay=False)
     world.publish()
     return Ask(world, world.prove(1), b"one")
 

@@ -8,6 +8,7 @@ from verifier import ed25519
 from verifier.chain import Chain, close_message
 from verifier.client import Signer
 from verifier.entry import (
+    MAX_LISTED,
     SALT_SIZE,
     Closed,
     CloseReason,
@@ -21,11 +22,14 @@ from verifier.entry import (
     encode_entry,
     encode_path,
 )
+from verifier.errors import Usage
 from verifier.proof import Line
 
 
 def sign_closed(chain: Chain, seen: Seen, signer: Signer, now: int) -> Line:
     """`closed` after the chain's last step, with its openings: it keeps content and path, and lists what stands."""
+    if len(chain.taints) > MAX_LISTED:
+        raise Usage(f"closed: {len(chain.taints)} taints stand, an entry lists {MAX_LISTED}: let the server close it")
     live = chain.status == "live"
     content = chain.content if live and isinstance(chain.content, Content) else None
     path = chain.path if live and isinstance(chain.path, str) else None
