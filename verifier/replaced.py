@@ -3,8 +3,8 @@
     report.odt was file 3, and is file 9 now       an office program writes a new file and renames it over the old one
 
     replaced   the steps of file 3 since it was away from report.odt, linked from `before` to a head that the very map
-               of this proof holds. The first one deletes, closes or moves it; none brings it back, hides its path, or
-               admits that steps are missing. After a `closed`, the map has no next generation of that file.
+               of this proof holds. The first one deletes, closes or moves it; none brings it back, hides where it
+               is, or admits that steps are missing. After a `closed`, the map has no next generation of that file.
 
 So a server cannot serve a second chain for a path and keep the first one to show to others. This is loaded only where
 a client meets another file id than the one it knows.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from verifier.chain import MISSING, Step, link, open_step
 from verifier.encoding import HASH_SIZE
-from verifier.entry import Operation
+from verifier.entry import SETS_CONTENT, Operation
 from verifier.errors import NotProven
 from verifier.keys import chain_id
 from verifier.map import map_value, verify_absence, verify_presence
@@ -56,9 +56,16 @@ def _frees(steps: list[Step], path: str) -> bool:
     """Whether the file is away from the path after the first of these steps, and no later one brings it back."""
     gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
     left = gone or steps[0].path not in (None, MISSING, path)
-    back = [step for step in steps if step.path in (MISSING, path) and step.entry.operation is not Operation.CLOSED]
-    gaps = [step for step in steps if step.entry.operation is Operation.GAP]
-    return left and not back and not gaps
+    return left and not any(_may_bring_back(step, path) for step in steps)
+
+
+def _may_bring_back(step: Step, path: str) -> bool:
+    """[R] A step that has to say where the file is says another path, and none hides what happened."""
+    operation = step.entry.operation
+    if operation is Operation.CLOSED:
+        return False
+    silent = step.path is None and (operation in SETS_CONTENT or operation in (Operation.MOVED, Operation.TOUCHED))
+    return silent or step.path in (MISSING, path) or operation is Operation.GAP
 
 
 def _check_no_next(proof: Proof, chain: bytes, replaced: Replaced) -> None:

@@ -914,7 +914,7 @@ function run(c, f) {
       if (e.seq !== x.steps[0].seq + BigInt(i)) return 'other-file-id';
       head = link(head, chain, e);
       if (e.op === 'gap') return 'other-file-id';
-      if (e.op !== 'closed' && (e.parts[1] === undefined || (e.parts[1] && same(e.parts[1], asked)))) return 'other-file-id';
+      if (e.op !== 'closed' && (e.parts[1] === undefined || (e.parts[1] ? same(e.parts[1], asked) : CARRIES.has(e.op)))) return 'other-file-id';
     }
     const start = x.steps[0], last = x.steps.at(-1);
     if (!['deleted', 'closed'].includes(start.op) && !start.parts[1]) return 'other-file-id';

@@ -100,6 +100,23 @@ def path_taken_over_with_the_way_back_shown() -> Ask:
     return Ask(world, world.prove(2, pinned=2)._replace(replaced=[both]), b"evil", memory=memory)
 
 
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_with_a_way_back_that_names_no_path() -> Ask:
+    """[R] The old file was deleted, and restored without a word on where."""
+    world = small(b"one")
+    memory = Memory(world.notes[2], None, 1)
+    world.record(1, Operation.DELETED)
+    world.publish()
+    left = world.prove(1, replaces=(1,)).replaced[0]
+    world.record(1, Operation.RESTORED, b"one", None, replay=False)
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    siblings = map_reference.prove(world.map, world.binding(1).chain_id)[1]
+    index = world.histories[1].records[-1].index
+    both = left._replace(steps=[*left.steps, world.histories[1].records[-1].line], leaf_index=index, siblings=siblings)
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[both]), b"evil", memory=memory)
+
+
 def continued() -> tuple[World, Replaced, Memory]:
     """File 1 was closed and continued at a.txt; its `closed` is shown, in the newest map."""
     world = small(b"one")
