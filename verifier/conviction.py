@@ -1,11 +1,12 @@
 """What evidence convicts a log of, if it holds: SPEC 9.1, a function for each kind.
 
     proven = verify_evidence(parse_evidence(data), log_keys, cosigners)      Proven, or NotProven
-    proven.fault                                                            fork, rollback, chain-broken, map-wrong
+    proven.fault                                                            fork, chain-broken, map-wrong; rollback
+    proven.accused                                                          the log; or, of a rollback, the cosigner
 
-An honest log can never be convicted: all that is compared is under its own signature, or that of a key which it has
-handed on to, or leads there by hashes. Not checked here: whose key this is, and which of two forked histories is the
-true one.
+Nobody honest can ever be convicted: all that is compared is under the accused one's own signature, or that of a key
+which it has handed on to, or leads there by hashes. Not checked here: whose key this is, and which of two forked
+histories is the true one.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ FORK, ROLLBACK = "fork", "rollback"  # what a proof convicts of, besides `replay
 
 
 class Proven(NamedTuple):
-    """What an evidence file shows: of which log, what it convicts of, and how, in a sentence."""
+    """What an evidence file shows: of which log, what it convicts of, how, in a sentence; and whom, if not the log."""
 
     origin: str
     fault: str
     statement: str
+    cosigner: str | None = None
+
+    @property
+    def accused(self) -> str:
+        return self.cosigner or self.origin
 
 
 def verify_evidence(
@@ -97,6 +103,7 @@ def _other_prefix(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Proven
 
 
 def _rolled_back(evidence: Evidence, log_keys: Sequence[VerifierKey], cosigners: Sequence[VerifierKey]) -> Proven:
+    """[R] Against the cosigner alone: with one cosigner's key and a log's honest notes anybody can make it."""
     (small_note, small), (big_note, big) = _open_two(evidence, log_keys)
     if small.size == big.size:
         raise nothing_proven("both trees have the same size")
@@ -108,7 +115,7 @@ def _rolled_back(evidence: Evidence, log_keys: Sequence[VerifierKey], cosigners:
     for key in both:
         if later[key] > earlier[key]:
             message = f"{key.name} signed size {small.size} as the newest tree after it had signed size {big.size}"
-            return Proven(small.origin, ROLLBACK, message)
+            return Proven(small.origin, ROLLBACK, message, key.name)
     raise nothing_proven("whoever signed both trees signed the smaller one first, or at the same time")
 
 

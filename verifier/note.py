@@ -32,7 +32,7 @@ passes a note on may add and drop them. Not checked here: what the text says (`c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import TypeVar
 
@@ -254,6 +254,23 @@ def verify_cosignatures(note: Note, keys: Mapping[_Name, VerifierKey]) -> dict[_
     """The timestamps of those named keys that have a line. One line that does not hold refuses them all."""
     found = [(name, key, find_signature(note, key)) for name, key in keys.items()]
     return {name: _verify_timestamped(note, key, blob) for name, key, blob in found if blob is not None}
+
+
+def keep_valid(note: Note, keys: Iterable[VerifierKey]) -> Note:
+    """The note with the lines of these keys that hold, one of each, and no others."""
+    by_id = {(key.name, key.key_id): key for key in keys}
+    kept: dict[tuple[str, bytes], Signature] = {}
+    for line in note.signatures:
+        name = line.name, line.key_id
+        key, alone = by_id.get(name), Note(note.text, (line,))
+        if key is None:
+            continue
+        try:
+            verify_cosignature(alone, key) if key.algorithm == COSIGNATURE else verify_signature(alone, key)
+        except BadSignature:
+            continue
+        kept[name] = line
+    return Note(note.text, tuple(kept.values()))
 
 
 def _verify_timestamped(note: Note, key: VerifierKey, blob: bytes) -> int:

@@ -38,7 +38,7 @@ _MEANING = {
     Verdict.VERIFIED: "This is the current version of the file; each step of its history is legitimate and logged.",
     Verdict.CHANGED: "The bytes or the history differ from what was logged.",
     Verdict.NOT_PROVEN: "Nothing speaks against the file, but too little speaks for it.",
-    Verdict.FORK: "The log has signed two views that exclude each other. This is evidence against it.",
+    Verdict.FORK: "Signed statements exclude each other. The evidence convicts whoever signed them.",
 }
 
 

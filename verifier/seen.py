@@ -3,7 +3,7 @@
 SPEC 9, steps 1, 2, 5, 9 and 11. `verifier.verify` compares, and comes here once something differs:
 
     two roots for one size                      FORK: the log signed both
-    a smaller tree                              stale; FORK if one cosigner signed it after the bigger one
+    a smaller tree                              stale; FORK if a cosigner signed it after the bigger one
     a tree of another origin                    goes on only where a declared loss leads to it, and hides nothing seen
     another head than the map's, or no entry    CHANGED: what was logged is not what is shown
     another head for a step, or a step less     CHANGED; FORK where a question as of a time met an older tree
@@ -14,12 +14,14 @@ What has been seen is the state's checkpoint and its stored whole proof of this 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from verifier import conviction, evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
-from verifier.note import parse_note
+from verifier.note import VerifierKey, parse_note
 from verifier.proof import Line, Proof
 from verifier.verdict import Run, Trust
 
@@ -57,15 +59,16 @@ def refuse_rollback(run: Run, seen: Checkpoint) -> None:
 
 
 def rolled_back(now: int, trust: Trust, one: bytes, other: bytes) -> Fork | None:
-    """Whether a cosigner of both notes signed the smaller tree later. Each is signed and cosigned, as is known."""
+    """Whether a cosigner of both notes signed the smaller tree later. Each is signed and cosigned, as is known.
+
+    [R] Each cosigner by itself: one whose line does not hold cannot hide what another one did.
+    """
     value = evidence.note_evidence(evidence.ROLLED_BACK, now, one, other)
-    cosigners = [witness.key for policy in (trust.witnesses, trust.auditors) for witness in policy.witnesses.values()]
-    try:
-        parsed = evidence.parse_evidence(evidence.format_evidence(value))
-        proven = conviction.verify_evidence(parsed, trust.witnesses.log_keys, cosigners)
-    except (Malformed, NotVerified):
-        return None
-    return Fork(proven.statement, value)
+    for policy in (trust.witnesses, trust.auditors):
+        for witness in policy.witnesses.values():
+            if (proven := _convict(value, trust.witnesses.log_keys, witness.key)) is not None:
+                return Fork(proven.statement, value)
+    return None
 
 
 def continue_lost(run: Run, seen: Checkpoint) -> None:
@@ -98,15 +101,17 @@ def _refuse_two_successors(run: Run) -> None:
     seen = parse_checkpoint_unverified(parse_note(stored.checkpoint).text)
     shown = (seen.origin, stored.loss.declared[0]), (run.tree.origin, loss.declared[0])
     value = evidence.successor_evidence(run.question.now, *shown)
-    if (proven := _convict(run, value)) is not None:
+    if (proven := _convict(value, run.log_keys)) is not None:
         raise Fork(proven.statement, value)
 
 
-def _convict(run: Run, value: dict[str, object]) -> conviction.Proven | None:
+def _convict(
+    value: dict[str, object], log_keys: Sequence[VerifierKey], *cosigners: VerifierKey
+) -> conviction.Proven | None:
     """What a third person makes of this evidence; None where it shows nothing, and then it is no fork."""
     try:
         data = evidence.format_evidence(value)
-        return conviction.verify_evidence(evidence.parse_evidence(data), run.log_keys)
+        return conviction.verify_evidence(evidence.parse_evidence(data), log_keys, cosigners)
     except (Malformed, NotVerified):
         return None
 
@@ -143,7 +148,7 @@ def other_head(run: Run, stored: Proof, seq: int) -> Changed | Fork:
     """A step that the stored proof and this one share has two heads."""
     if run.behind and run.question.as_of is not None:
         value = evidence.history_evidence(run.question.now, stored, run.proof)
-        if (proven := _convict(run, value)) is not None:
+        if (proven := _convict(value, run.log_keys)) is not None:
             return Fork(proven.statement, value)
     return Changed("pinned", f"step {seq} is not the one that was seen before", seq)
 

@@ -120,6 +120,7 @@ class Run:
         self.binding: Binding
         self.witnesses: Cosigned | None = None
         self.auditors: Cosigned | None = None
+        self.spoiled = False  # an auditor's line does not hold: the note is nothing to remember
         self.continues = False
         self.behind = False
         self.ending: Ending | None = None

@@ -30,7 +30,7 @@ from verifier import keys as owner_keys
 from verifier.chain import MISSING, Binding, Chain, genesis, link, open_step
 from verifier.checkpoint import Checkpoint, open_checkpoint, open_earlier
 from verifier.entry import ALL_PARTS, Content, Operation, Part, entry_hash
-from verifier.errors import Changed, Fork, Malformed, NotProven, NotVerified, Usage
+from verifier.errors import BadSignature, Changed, Fork, Malformed, NotProven, NotVerified, Usage
 from verifier.leaf import EntryLeaf, MapLeaf, encode_leaf
 from verifier.map import map_value, verify_presence
 from verifier.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -71,7 +71,8 @@ def report_of(run: Run) -> Report:
     verdict = max((finding.verdict for finding in run.findings), key=lambda v: v.rank, default=Verdict.VERIFIED)
     now = question.as_of is None
     whole = now and question.content is not None and not question.mends and not question.mends_loss
-    pins_checkpoint = now and run.continues and run.witnesses is not None and verdict is not Verdict.FORK
+    sound = run.continues and run.witnesses is not None and not run.spoiled
+    pins_checkpoint = now and sound and verdict is not Verdict.FORK
     judged = verdict, run.findings, question, run.proof, run.chain, run.checkpoint
     shown = run.witnesses, run.auditors, run.times, run.as_of, run.older_version, run.evidence
     return Report(*judged, *shown, pins_checkpoint, whole and verdict is Verdict.VERIFIED)
@@ -154,7 +155,11 @@ def check_witnesses(run: Run) -> None:
 
 def check_auditors(run: Run) -> None:
     """Step 4. [R] Without it the map is only what the server committed to."""
-    run.auditors = _quorum(run, run.trust.auditors, run.note)
+    try:
+        run.auditors = _quorum(run, run.trust.auditors, run.note)
+    except BadSignature:
+        run.spoiled = True
+        raise
     if run.auditors.still_newest_at is None:
         raise NotProven("not-replayed", "newest that the server committed to; nobody has replayed it")
 

@@ -973,7 +973,7 @@ function run(c, f) {
 
   const r = done();
   if (!asOf) {                                               // 10.2
-    if (!f.has(1, 2, 3, 5) && !(pin && !elsewhere && pin.size === note.size)) r.memory.checkpoint = JSON.parse(c.proof).checkpoint;
+    if (!f.has(1, 2, 3, 5) && !audited.badLine && !(pin && !elsewhere && pin.size === note.size)) r.memory.checkpoint = JSON.parse(c.proof).checkpoint;
     if (r.verdict === 'VERIFIED') {
       const whole = JSON.parse(c.proof);
       if (p.from > 0n) { whole.entries = [...JSON.parse(memory.chain).entries.slice(0, Number(p.from)), ...whole.entries]; whole.from = '0'; }

@@ -18,7 +18,7 @@ from verifier.cli import main
 from verifier.commands import verify as verify_command
 from verifier.entry import ContextField, Operation
 from verifier.errors import Malformed
-from verifier.note import SIGNATURE, SignerKey, format_vkey
+from verifier.note import COSIGNATURE, SIGNATURE, Signature, SignerKey, format_note, format_vkey, parse_note
 from verifier.proof import format_proof
 from verifier.seed import format_seed
 
@@ -356,6 +356,104 @@ def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pyt
     key = format_vkey(world.log.verifier_key)
     witness = format_vkey(world.witnesses[0].verifier_key)
     assert main(["verify", "--evidence", str(path), "--log", key, "--witness", witness]) == 3
+
+
+def broken(key: SignerKey, note: bytes) -> Signature:
+    """A line of this key that does not hold."""
+    name, key_id = key.verifier_key.name, key.verifier_key.key_id
+    size = 72 if key.verifier_key.algorithm == COSIGNATURE else 64
+    return Signature(name, key_id, bytes([1] * size))
+
+
+def with_line(note: bytes, line: Signature) -> bytes:
+    """The note with this line in place of that key's own, or beside all others."""
+    parsed = parse_note(note)
+    kept = [one for one in parsed.signatures if one[:2] != line[:2]]
+    return format_note(parsed._replace(signatures=(*kept, line)))
+
+
+def test_note_with_a_bad_auditors_line_is_not_pinned(desk: Desk) -> None:
+    """[R] A line that does not hold makes the note worthless: it stays out of the state."""
+    remembered(desk)
+    world = desk.world
+    world.record(9, Operation.CREATED, b"x", path="x")
+    size, kept = world.publish(), state_bytes()
+    world.notes[size] = with_line(world.notes[size], broken(world.auditors[3], b""))
+    desk.write(7, "a.txt", b"one", pinned=min(world.notes))
+    assert desk.verify("a.txt", "--seed", "seed") == 2
+    assert state_bytes() == kept
+
+
+def test_bad_line_of_one_cosigner_does_not_hide_what_another_signed(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[R] The older proof of a run has a spoiled auditor's line, and witnesses that signed it after the newer one."""
+    fetched_together(desk)
+    world, size = desk.world, sorted(desk.world.notes)[2]
+    world.now += 100
+    note = world.note(size, reference.mth(world.leaves[:size]))
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+    world.notes[size] = with_line(note, broken(world.auditors[0], note))
+    proof = world.prove(8, size=size, pinned=sorted(world.notes)[1])._replace(first=None, before=None)
+    Path("b.txt.proof").write_bytes(format_proof(proof))
+    assert desk.verify("b.txt", "--seed", "seed", "--json") == 3
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    key, witness, spoiled = (
+        format_vkey(one.verifier_key) for one in (world.log, world.witnesses[0], world.auditors[0])
+    )
+    words = ["verify", "--evidence", said["evidence"], "--log", key, "--witness"]
+    assert main([*words, witness]) == 3
+    out = capsys.readouterr().out
+    assert f"convicts     {world.witnesses[0].verifier_key.name}, and not the log" in out
+    assert main([*words, spoiled]) == 2
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_lines_of_unknown_keys_do_not_keep_a_new_policy_out(desk: Desk, twice: bool) -> None:
+    """[R] A server that knows the log's next key can put anything under its name into the note that is pinned."""
+    world, new = desk.world, SignerKey(ORIGIN, SIGNATURE, secret("next key"))
+    size = max(world.notes)
+    note = world.notes[size]
+    for _ in range(2 if twice else 1):
+        parsed = parse_note(note)
+        note = format_note(parsed._replace(signatures=(*parsed.signatures, broken(new, note))))
+    world.notes[size] = note
+    desk.write(7, "a.txt", b"one")
+    remembered(desk)
+    line = f"log {format_vkey(new.verifier_key)}\n".encode()
+    for name, data in ("policy", world.policy_text), ("auditors", world.auditors_text):
+        Path(name).write_bytes(line + data)
+    words = ["--seed", "seed", "--policy", "policy", "--auditors", "auditors", "--replace-policy"]
+    world.record(9, Operation.CREATED, b"x", path="x")
+    world.signers = [world.log, new]
+    world.publish()
+    Path("a.txt.proof").write_bytes(format_proof(world.prove(7, pinned=size)._replace(first=None, before=None)))
+    assert desk.verify("a.txt", *words) == 0
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+
+
+def test_loss_that_hides_what_the_same_run_has_seen(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] A declared loss is judged by the newest tree that was seen, in one run as in two."""
+    fetched_together(desk)
+    world, sizes = desk.world, sorted(desk.world.notes)
+    newest = format_proof(world.prove(7, pinned=sizes[1]))
+    del world.notes[sizes[3]]
+    world.declare_loss(sizes[2])
+    world.record_seal(8)
+    for number in range(6):
+        world.record(20 + number, Operation.CREATED, b"x", path=f"x{number}")
+    world.publish()
+    desk.write(8, "b.txt", b"bbb")
+    Path("a.txt.proof").write_bytes(newest)
+    for name, data in ("policy", world.policy_text), ("auditors", world.auditors_text):
+        Path(name).write_bytes(data)
+    words = ["--seed", "seed", "--policy", "policy", "--auditors", "auditors", "--replace-policy", "--json"]
+    assert max(world.notes) > sizes[3], "the new origin's tree comes second"
+    capsys.readouterr()
+    assert desk.verify("a.txt", "b.txt", *words) == 2
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["name"], first["verdict"]) == ("a.txt", "VERIFIED")
+    assert [finding["reason"] for finding in second["findings"]] == ["loss-hides"]
 
 
 def test_state_does_not_go_back_to_an_origin_that_was_left(desk: Desk) -> None:

@@ -16,6 +16,7 @@ from verifier.errors import Malformed, NotVerified, Usage
 from verifier.files import read_bounded, read_secret
 from verifier.home import Home, default_directory
 from verifier.keys import MAX_READER_SIZE, OwnerKeys, ReaderKey, derive_keys, parse_reader
+from verifier.note import format_note, keep_valid, parse_note
 from verifier.outcome import format_json
 from verifier.policy import (
     AUDITORS,
@@ -141,20 +142,25 @@ def check_same_policies(log: LogState, policy: bytes, auditors: bytes) -> None:
 def replace_policies(home: Home, log: LogState, policy: bytes, auditors: bytes) -> LogState:
     """[R] Pins other policies, on the user's word, once they know a key that signed what was seen last (SPEC 10.4).
 
-    So a new policy is about the same log, and nothing that was seen is forgotten with the old one.
+    So a new policy is about the same log, and nothing that was seen is forgotten with the old one. Lines of keys that
+    the old policies did not know may be anything: of them only those that hold stay.
     """
     if (policy, auditors) == (log.policy, log.auditors):
         return log
-    witnesses, _ = parse_policies(policy, auditors)
-    if log.checkpoint is not None:
+    checkpoint, parsed = log.checkpoint, parse_policies(policy, auditors)
+    if checkpoint is not None:
+        log_keys = parsed[0].log_keys
+        cosigners = [witness.key for one in parsed for witness in one.witnesses.values()]
+        note = keep_valid(parse_note(checkpoint), [*log_keys, *cosigners])
         try:
-            open_checkpoint(log.checkpoint, *witnesses.log_keys)
-        except NotVerified:
+            checkpoint = format_note(note)
+            open_checkpoint(checkpoint, *log_keys)
+        except (NotVerified, Malformed):  # not one line is left
             raise Usage(
                 "policy: none of its keys of this log signed the checkpoint in the state: while a log changes its key, "
                 "and when it has declared a loss, the policy to take names both, the old one and the new one"
             ) from None
-    replaced = log._replace(policy=policy, auditors=auditors)
+    replaced = log._replace(policy=policy, auditors=auditors, checkpoint=checkpoint)
     home.write_log(replaced)
     say(f"policies replaced: {fingerprint(policy)[:16]} (witnesses), {fingerprint(auditors)[:16]} (auditors)")
     return replaced

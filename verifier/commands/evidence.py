@@ -1,7 +1,7 @@
-"""`nextcloud-audit verify --evidence`: what a file proves against a log, for whoever has nothing but public keys.
+"""`nextcloud-audit verify --evidence`: what a file proves, and against whom, for those who have public keys alone.
 
     nextcloud-audit verify --evidence fork.json --log VKEY                     exit 3: it convicts this log
-    nextcloud-audit verify --evidence back.json --log VKEY --witness VKEY      a rollback needs the cosigner's key
+    nextcloud-audit verify --evidence back.json --log VKEY --witness VKEY      a rollback: it convicts this cosigner
 
 Keys come from the user alone: by hand, from policy files, or from a state; never from the evidence.
 """
@@ -23,14 +23,14 @@ from verifier.words import escape, when
 
 _FAULTS = {
     "fork": "The log has shown two histories.",
-    "rollback": "An older tree of the log was signed as the newest one after a later one.",
+    "rollback": "A cosigner signed an older tree of the log as the newest one, after a later one.",
     "chain-broken": "The log holds a leaf that is not the one which has to stand there.",
     "map-wrong": "The log has committed to a map that its own leaves do not give.",
 }
 
 
 def run(args: Namespace) -> int:
-    """Exit 3 where it convicts the log, 2 where it proves nothing, 4 where it is malformed."""
+    """Exit 3 where it convicts somebody, 2 where it proves nothing, 4 where it is malformed."""
     if args.files or args.proof or args.remote:
         raise Usage("evidence: --evidence FILE stands for itself, without another FILE, --proof or --as")
     log_keys, cosigners = _keys(args)
@@ -46,13 +46,16 @@ def run(args: Namespace) -> int:
 
 
 def _data(kind: str, seen: int, proven: Proven) -> dict[str, object]:
-    shown = {"origin": proven.origin, "statement": proven.statement, "seen": str(seen), "exit": outcome.FORK}
-    return {"evidence": kind, "proves": proven.fault, **shown}
+    shown = {"statement": proven.statement, "seen": str(seen), "exit": outcome.FORK}
+    return {"evidence": kind, "proves": proven.fault, "origin": proven.origin, "convicts": proven.accused, **shown}
 
 
 def _text(path: str, seen: int, proven: Proven) -> str:
     lines = [f"PROVEN  {escape(path)}", _FAULTS[proven.fault], ""]
     lines += [f"  log          {escape(proven.origin)}", f"  proven       {escape(proven.statement)}"]
+    lines += [
+        f"  convicts     {'the log' if proven.cosigner is None else f'{escape(proven.cosigner)}, and not the log'}"
+    ]
     lines += [f"  put together {when(seen)} (the writer's word)"]
     lines += ["  not shown    who did it, or why; and of two histories, which one is true"]
     return "\n".join(lines)

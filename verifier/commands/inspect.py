@@ -28,7 +28,7 @@ NO_VERDICT = "This is what the file says. Nothing of it was verified: only `veri
 _KINDS = {
     "two-roots": "The log signed two different trees of the same size.",
     "other-prefix": "The log signed a tree that did not grow out of a smaller one that it signed.",
-    "rolled-back": "One witness cosigned a smaller tree after a bigger one, so the log went back.",
+    "rolled-back": "A cosigner signed a smaller tree as the newest one, after a bigger one.",
     "two-histories": "Two signed histories of one file differ at a step that they share.",
     "two-successors": "The log declared a loss twice, and goes on under two origins after one.",
     "changed-leaf": "A leaf that the log said it has kept is another one under the origin after a declared loss.",

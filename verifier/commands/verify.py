@@ -43,7 +43,7 @@ EXAMPLES = """examples:
   nextcloud-audit verify old.pdf --seed seed.txt --as-of proof a proof that was kept for years
   nextcloud-audit verify plan.odt --owner-key KEY --source ... --as 584 --policy policy --auditors auditors
                                                                shared with you, and sealed by its owner (`seed owner`)
-  nextcloud-audit verify --evidence fork.json --log VKEY       does it convict the log? 3 yes, 2 no"""
+  nextcloud-audit verify --evidence fork.json --log VKEY       does it convict anybody? 3 yes, 2 no"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -160,7 +160,8 @@ class Session:
         question = Question(
             *(self.now, content, asked.path, asked.file_id, self.max_age_s, self.as_of, self.args.require_seal)
         )
-        report = self._compare(verify(proof, trust, question, self._memory(log, proof, asked)), log, trust)
+        memory = self._memory(log, proof, asked)
+        report = self._compare(verify(proof, trust, question, memory), log, trust)
         codes, evidence = [exit_code(report)], None
         try:
             evidence = self._keep_evidence(report)
@@ -168,7 +169,7 @@ class Session:
             codes.append(_tell(self.args, name, error))
         self._print(report, trust, name, evidence)
         try:
-            self._remember(log, report, asked, local)
+            self._remember(log, report, asked, local, memory.checkpoint)
         except Exception as error:  # the verdict stands, and is printed
             codes.append(_tell(self.args, name, error))
         return outcome.worst(codes)
@@ -220,8 +221,12 @@ class Session:
         """The pin to start from: the state's as this run found it, so that proofs of one time can be verified together.
 
         A tree of the same size that this run has pinned goes first, since only equal sizes show a fork at once.
+        [R] Once this run has pinned a tree of another origin, it is the state's newest: what a declared loss says of
+        the trees before it is judged by the last one that was seen.
         """
         own = self.own_pins.setdefault(log.log, {})
+        if any(origin_of(note) != origin_of(proof.checkpoint) for note in own.values()):
+            return log.checkpoint
         if log.checkpoint not in own.values():  # the run begins, or another process has pinned meanwhile
             self.start_pins[log.log] = log.checkpoint
         return own.get(tree_size(proof.checkpoint), self.start_pins.get(log.log))
@@ -241,11 +246,11 @@ class Session:
 
     # -- the answer ---------------------------------------------------------------------------------------------
 
-    def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None) -> None:
+    def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None, followed: bytes | None) -> None:
         """What the report says may be remembered; as of a time, that is nothing."""
         if report.pins_checkpoint:
             self.own_pins[log.log][tree_size(report.proof.checkpoint)] = report.proof.checkpoint
-            pin_checkpoint(self.home, log, report, self.start_pins.get(log.log))
+            pin_checkpoint(self.home, log, report, followed)
         if report.pins_chain:
             pin_chain(self.home, log, report, asked.path)
             if asked.by_word and asked.path is not None and local is not None:
