@@ -398,7 +398,11 @@ async def accept(name: str, log: Log, target: Target, lines: bytes, clock: Calla
     if result.valid:
         accepted(target, result)
     if name not in result.valid:
-        why = "its line does not hold, or is from the future" if name in result.refused else "no line of its key"
+        why = (
+            "its line does not hold, is from the future, or goes back"
+            if name in result.refused
+            else "no line of its key"
+        )
         raise PeerFailed(f"{name}: {why}")
 
 

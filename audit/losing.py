@@ -40,7 +40,7 @@ from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused, TryL
 from audit.mapstore import MapStore
 from audit.peer_files import KINDS, PEERS_FILE, changing
 from audit.peers import is_generated, render
-from audit.publisher import Signed, read_newest_signed
+from audit.publisher import MARK_PREFIX, Signed, read_newest_signed
 from audit.recovery import PROBED, Newest, Say, fetch_leaves, naming, rebuild
 from audit.rotation import with_line
 from audit.store import FILE_NAME, open_store
@@ -372,7 +372,7 @@ def _copy(
             "UPDATE sources SET next_file_id = next_file_id + ? WHERE spec LIKE ?", (skipped, f"{FOLDER_SPEC}%")
         )
         conn.execute("DELETE FROM pending WHERE substr(leaf, 1, 1) = ?", (bytes([LOG_KEY]),))
-        conn.execute("DELETE FROM meta WHERE key IN ('log_keys', 'loss')")
+        conn.execute("DELETE FROM meta WHERE key IN ('log_keys', 'loss') OR key LIKE ?", (f"{MARK_PREFIX}%",))
         conn.execute("UPDATE meta SET value = ? WHERE key = 'origin'", (signer.verifier_key.name.encode("utf-8"),))
         conn.execute("INSERT INTO meta (key, value) VALUES ('loss', ?)", (format_loss(declared),))
         conn.execute("COMMIT")

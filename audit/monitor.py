@@ -6,7 +6,7 @@ For each log, least recently audited first:
 
     1  URL/checkpoint: the log's signature, the quorum, its age                 unreachable, quorum-lost, stale
     2  WITNESS/ORIGINHASH/checkpoint: what each of the policy's witnesses saw   unreachable
-    3  each of these trees against the one that was shown there before          rollback
+    3  each of these trees against the one that was shown there before          rollback; a witness: stale
     4  the log's first: compared with the mirror, or mirrored and replayed      fork, chain-broken, map-wrong
     5  what the node itself refused since the last audit                        fork
     6  what was seen is written to DIR/seen/ORIGINHASH.json
@@ -228,7 +228,7 @@ class Round:
             return None
 
     def _compare_with_seen(self, view: View, seen: Seen) -> None:
-        """[R] Nobody shows a smaller tree than before."""
+        """[R] Nobody shows a smaller tree than before. A witness that does is a faulty one, and no word on the log."""
         before = seen.notes.get(view.who)
         if before is None:
             return
@@ -239,7 +239,7 @@ class Round:
         if view.tree.size < old.size:
             message = f"{view.who or 'the log'}: shows size {view.tree.size}, and showed size {old.size} before"
             value = note_evidence("rolled-back", self._clock(), before.encode("utf-8"), view.data)
-            self._add(ROLLBACK, message, value)
+            self._add(ROLLBACK if view.who == THE_LOG else STALE, message, value)
 
     # What the leaves say
 

@@ -18,6 +18,9 @@ proof from the old tree to the new one is verified as a witness would.
 Every cosignature line is verified before it is stored, so a forged or malformed one never spoils stored ones. Of one
 cosigner the newest time is kept in `newest_note`; `first_note`, made when the witnesses' quorum first held, stays.
 
+A cosigner's lines go forward in size and time, else they are not stored (SPEC 6.4). An honest one makes no others; of a
+liar's, one that names an older tree as the newest at a later time would look to clients as if the log had gone back.
+
 Of the map, the version of the tree that proofs speak of and every newer one are kept, older ones are pruned. A proof
 reads in one snapshot, so it never misses a page that is pruned meanwhile.
 
@@ -31,11 +34,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.errors import Fatal, Refused
 from audit.health import put_success
 from audit.mapstore import MapError, MapStore
-from audit.schema import ONE, ZERO, EntryRow, Owner, Pending, TreeRow, sql, table
+from audit.schema import ONE, ZERO, EntryRow, Meta, Owner, Pending, TreeRow, sql, table
 from audit.store import Store
 from audit.tree import Tree, append_leaves
 from verifier.checkpoint import Checkpoint, format_checkpoint, open_checkpoint
@@ -49,6 +53,7 @@ from verifier.note import (
     SignerKey,
     VerifierKey,
     format_note,
+    format_vkey,
     parse_note,
     parse_signature_lines,
     sign_note,
@@ -58,7 +63,7 @@ from verifier.policy import AUDITORS, NONE, WITNESSES, Policy, cosigned_times, q
 from verifier.verify import FUTURE_BOUND_S
 
 MAX_LEAVES = 65_536  # of one tree: recording waits while it is made, about a second
-CLOCK_TOLERANCE_S = 300  # design 5: five minutes between our clock and a cosigner's
+CLOCK_TOLERANCE_S = 300  # a cosigner's clock may be five minutes ahead of ours
 REFRESH_S = 600  # cosignatures get a new time this often though nothing happens
 AUDIT_TIMEOUT_S = 900  # then auditors are asked for the newest tree instead
 
@@ -148,6 +153,19 @@ def _time(text: bytes, key: VerifierKey, line: Signature) -> int:
     return verify_cosignature(Note(text, (line,)), key)
 
 
+class Mark(NamedTuple):
+    """The biggest tree that a cosigner signed for us, and its newest time."""
+
+    size: int
+    time: int
+
+    def advance(self, size: int, time: int) -> Mark | None:
+        """The mark after a line for this tree; None where the line goes back."""
+        if size < self.size or size > self.size and time < self.time:
+            return None
+        return Mark(size, max(time, self.time))
+
+
 # -- the interface to the network -------------------------------------------------------------------------------------
 
 
@@ -192,7 +210,13 @@ class Signed(NamedTuple):
     published_at: int | None
 
 
+MARK_PREFIX = "cosigned "  # of rows in meta: the cosigner's vkey follows; the value is its mark, "SIZE TIME"
+
 _PENDING, _ENTRIES, _OWNERS, _TREES = table(Pending), table(EntryRow), table(Owner), table(TreeRow)
+_META = table(Meta)
+_GET_MARK = sql(select(_META.c.value).where(_META.c.key == bindparam("key")))
+_put_mark = upsert(_META).values(key=bindparam("key"), value=bindparam("value"))
+_PUT_MARK = sql(_put_mark.on_conflict_do_update(index_elements=["key"], set_={"value": _put_mark.excluded.value}))
 _READ_PENDING = sql(
     select(_PENDING, _ENTRIES.c.head)
     .select_from(
@@ -279,7 +303,8 @@ class Publisher:
         note = Note(format_checkpoint(checkpoint), tuple(own))
         signed = format_note(note)
         for other in parsed:
-            note = merge_cosignatures(note, self._names(), self._sort(note.text, other.signatures, now)[0].values())
+            valid, _ = self._take(conn, checkpoint.size, note.text, other.signatures, now)
+            note = merge_cosignatures(note, self._names(), valid.values())
         row = Signed(checkpoint.size, checkpoint.root, map_root, now, signed, None, format_note(note), 0, None)
         row = self._judge(row, now)
         conn.execute(_INSERT_TREE, row)
@@ -353,14 +378,14 @@ class Publisher:
     def accept_cosignatures(self, size: int, lines: bytes, now: int) -> Accepted:
         """Verifies a cosigner's lines and stores the valid ones; a tree with its quorum is published from then on.
 
-        Lines of unknown keys are ignored; one that does not hold, or is from the future, is named and dropped.
+        Lines of unknown keys are ignored; one that does not hold, is from the future or goes back is named and dropped.
         """
         parsed = parse_signature_lines(lines)
         with self._store.transaction() as conn:
             row = _require_tree(conn, size)
             before = row.published_at, row.audited
             note = parse_note(row.newest_note)
-            valid, refused = self._sort(note.text, parsed, now)
+            valid, refused = self._take(conn, size, note.text, parsed, now)
             if valid:
                 merged = merge_cosignatures(note, self._names(), valid.values())
                 row = self._judge(row._replace(newest_note=format_note(merged)), now)
@@ -399,11 +424,12 @@ class Publisher:
             row = row._replace(audited=int(self._auditors.quorum != NONE))
         return row
 
-    def _sort(
-        self, text: bytes, lines: Iterable[Signature], now: int
+    def _take(
+        self, conn: sqlite3.Connection, size: int, text: bytes, lines: Iterable[Signature], now: int
     ) -> tuple[dict[VerifierKey, Signature], tuple[str, ...]]:
-        """The lines that hold, one for each known key, and the names of those whose line does not."""
-        keys = {(key.name, key.key_id): key for key in self._names()}
+        """The lines that may be stored, one for each known key, and the names of those whose line may not."""
+        names = self._names()
+        keys = {(key.name, key.key_id): key for key in names}
         valid: dict[VerifierKey, Signature] = {}
         refused: list[str] = []
         for line in lines:
@@ -414,8 +440,8 @@ class Publisher:
                 time = _time(text, key, line)
             except Error:
                 time = 0
-            if time == 0 or time > now + CLOCK_TOLERANCE_S or key in valid:
-                refused.append(self._names()[key])
+            if time == 0 or time > now + CLOCK_TOLERANCE_S or key in valid or not _advance_mark(conn, key, size, time):
+                refused.append(names[key])
             else:
                 valid[key] = line
         return valid, tuple(refused)
@@ -430,6 +456,20 @@ class Publisher:
     def published(self) -> Signed | None:
         """The newest tree with the witnesses' quorum."""
         return read_tree(self._store.reader(), _NEWEST_PUBLISHED)
+
+
+def _advance_mark(conn: sqlite3.Connection, key: VerifierKey, size: int, time: int) -> bool:
+    """Whether the cosigner goes on to this tree at this time; then that is kept."""
+    name = MARK_PREFIX + format_vkey(key)
+    row = conn.execute(_GET_MARK, (name,)).fetchone()
+    try:
+        mark = Mark(0, 0) if row is None else Mark(*map(int, row[0].split(b" ")))
+    except (TypeError, ValueError):
+        raise Fatal(f"meta: {name!r} has {row[0]!r}, want a size and a time: the store is damaged") from None
+    after = mark.advance(size, time)
+    if after is not None:
+        conn.execute(_PUT_MARK, (name, b"%d %d" % after))
+    return after is not None
 
 
 def read_newest_signed(conn: sqlite3.Connection) -> Signed | None:

@@ -43,7 +43,7 @@ class LogTable(SQLModel, registry=registry()):
 class Meta(LogTable, table=True):
     """schema_version, origin, log_name, created: each as UTF-8; log_keys once there are two, oldest first; loss.
 
-    Also a row for each cosigner, see `audit.health`.
+    Also two rows for each cosigner, see `audit.health` and `audit.publisher`.
     """
 
     __tablename__ = "meta"

@@ -270,6 +270,23 @@ def test_monitor_finds_a_rollback(street: Street) -> None:
     assert again.evidence == found.evidence
 
 
+def test_monitor_blames_a_witness_that_went_back_for_it_alone(street: Street) -> None:
+    """[R] One witness signs an older tree as the newest: evidence against that witness, and no alarm about the log."""
+    street.log.grow(5)
+    street.publish()
+    assert street.audit() == []
+    street.clock.now += 60
+    street.shown["ada"] = street.cosigned(street.log.checkpoint(21), "ada")
+    (found,) = street.audit()
+    assert (found.kind, exit_code([found]), street.convicts(found)) == ("stale", 2, "rollback")
+    proven = verify_evidence(
+        parse_evidence(Path(str(found.evidence)).read_bytes()),
+        [parse_vkey(street.log.vkey)],
+        [street.witnesses["ada"].verifier_key],
+    )
+    assert proven.accused == "ada.example"
+
+
 def test_monitor_calls_an_old_copy_a_rollback_without_evidence(street: Street) -> None:
     """A smaller tree with its old times proves nothing, and is said all the same."""
     old = street.shown["log"]

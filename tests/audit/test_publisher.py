@@ -14,6 +14,7 @@ from audit.prover import Prover
 from audit.publisher import (
     AUDIT_TIMEOUT_S,
     CLOCK_TOLERANCE_S,
+    MARK_PREFIX,
     REFRESH_S,
     AuditTarget,
     Publisher,
@@ -195,6 +196,38 @@ def test_cosignature_keeps_the_newest_time(log: LogSetup) -> None:
     before = log.publisher.published()
     log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses, log.clock.now - 5), log.clock.now)
     assert log.publisher.published() == before
+
+
+@pytest.mark.parametrize("role", ["witnesses", "auditors"])
+def test_cosigner_that_goes_back_is_not_believed(log: LogSetup, role: str) -> None:
+    """[R] An honest log never serves two notes that look as if it had gone back, whatever one cosigner signs."""
+    log.see(CREATED, 1, b"one", "a")
+    first = log.publish()
+    liar, honest = getattr(log, role)[:1], log.clock.now
+    ahead = log.lines(first, liar, honest + 290)
+    assert log.publisher.accept_cosignatures(first.size, ahead, honest).valid
+    log.see(CREATED, 2, b"two", "b")
+    second = log.publisher.integrate_and_sign(honest + 10)
+    assert second is not None
+    log.reopen()
+    for now, valid in ((honest + 10, False), (honest + 289, False), (honest + 290, True)):
+        accepted = log.publisher.accept_cosignatures(second.size, log.lines(second, liar, now), now)
+        assert bool(accepted.valid) is valid
+        assert bool(accepted.refused) is not valid
+    late = log.lines(first, liar, honest + 300)
+    assert log.publisher.accept_cosignatures(first.size, late, honest + 300).refused, "the first tree is not the newest"
+    others = log.lines(second, getattr(log, role)[1:], honest + 10)
+    assert log.publisher.accept_cosignatures(second.size, others, honest + 10).valid
+
+
+def test_damaged_mark_of_a_cosigner_stops_the_log(log: LogSetup) -> None:
+    """What a cosigner signed last is not guessed."""
+    log.see(CREATED, 1, b"one", "a")
+    target = log.publish()
+    with log.store.transaction() as conn:
+        conn.execute("UPDATE meta SET value = ? WHERE key LIKE ?", (b"1 x", f"{MARK_PREFIX}%"))
+    with pytest.raises(Fatal, match="want a size and a time"):
+        log.publisher.accept_cosignatures(target.size, log.lines(target, log.witnesses), log.clock.now)
 
 
 def test_proof_tree_is_the_newest_audited_one(log: LogSetup) -> None:
