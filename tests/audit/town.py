@@ -206,6 +206,8 @@ class Town:
         """Runs until this is true, and again until the first node holds all that any of them saw: see `mirrored`."""
         async with self.service.running():
             if enrol:
+                if self.service._enrol_first:
+                    await self.until(lambda: self.service.scans)  # which finds no owner; the next one is theirs
                 assert (await self.enrol()).status_code == 202
             await self.until(probe)
         if not self.mirrored():
