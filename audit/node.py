@@ -296,13 +296,13 @@ class Node:
             raise UnknownLog("mirror: has the bundles of entries below its size, and no other tiles")
         return read_mirrored(self._mirrors / f"{origin_hash}.db", tile.number, tile.width)
 
-    def describe(self) -> dict[str, object]:
+    def describe(self, audits: bool = True) -> dict[str, object]:
         """What the node says of itself."""
         return {
             "witness": {"name": self.names[0], "vkey": format_vkey(self.witness.verifier_key)},
             "auditor": {"name": self.names[1], "vkey": format_vkey(self._auditor_key.verifier_key)},
             "retired": self.store.retired(),
-            "logs": [{"origin": log.origin, "audited": bool(log.url)} for log in self.store.logs()],
+            "logs": [{"origin": log.origin, "audited": audits and bool(log.url)} for log in self.store.logs()],
         }
 
 
@@ -319,12 +319,13 @@ def check_url(url: str) -> str:
 # HTTP
 
 
-def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
-    """The node's HTTP interface. Closing the application closes the node."""
+def create_app(node: Node, clock: Clock = system_clock, audits: bool = True) -> FastAPI:
+    """The node's HTTP interface; one that does not audit fetches nothing. Closing the application closes the node."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await node.check_memory()
+        if audits:
+            await node.check_memory()
         yield
         await node.aclose()
 
@@ -360,7 +361,7 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
         return await answer(node.mirror_tile(origin_hash, f"tile/{path}"), "application/octet-stream")
 
     async def describe(_: Request) -> Response:
-        return JSONResponse(node.describe())
+        return JSONResponse(node.describe(audits))
 
     async def healthz(_: Request) -> Response:
         async def ok() -> bytes:
@@ -371,7 +372,8 @@ def create_app(node: Node, clock: Clock = system_clock) -> FastAPI:
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.add_route("/add-checkpoint", add_checkpoint, methods=["POST"])
-    app.add_route("/audit", audit, methods=["POST"])
+    if audits:
+        app.add_route("/audit", audit, methods=["POST"])
     app.add_route("/mirror/{origin_hash}/checkpoint", mirror_checkpoint, methods=["GET"])
     app.add_route("/mirror/{origin_hash}/tile/{path:path}", mirror_tile, methods=["GET"])
     app.add_route("/{origin_hash}/checkpoint", checkpoint, methods=["GET"])

@@ -21,7 +21,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_data(parser, "the node's directory")
     parser.add_argument("--listen", metavar="HOST:PORT", default=LISTEN, help=f"(default: {LISTEN}; port 0: any)")
     parser.add_argument("--behind-tls", action="store_true", help="a proxy with TLS is in front: listen elsewhere")
-    parser.add_argument("--no-audit", action="store_true", help="be a witness only")
+    parser.add_argument(
+        "--no-audit",
+        action="store_true",
+        help="be a witness only: nothing is replayed, and at the start no log is asked what this node has signed",
+    )
     common.add_json(parser)
 
 
@@ -30,9 +34,11 @@ def run(args: Namespace) -> int:
     check_public(host, args.behind_tls)
     with locked(args.data):
         node = open_node(Path(args.data))
-        app = create_app(node)
-        if args.no_audit:
-            app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/audit"]
-        said = lambda url: common.emit(args, {"listening": url}, f"listening on {url}")  # noqa: E731
+        app = create_app(node, audits=not args.no_audit)
+        role = " (a witness only)" if args.no_audit else ""
+
+        def said(url: str) -> None:
+            common.emit(args, {"listening": url, "audits": not args.no_audit}, f"listening on {url}{role}")
+
         serve(lambda _: app, host, port, said)
     return 0

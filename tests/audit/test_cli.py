@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -401,7 +402,8 @@ def test_served_process_says_where_and_ends_on_sigterm(
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("listening on http://127.0.0.1:")
-        url = line.removeprefix("listening on ").strip()
+        url, role = re.fullmatch(r"listening on (\S+)(.*)\n", line).groups()  # type: ignore[union-attr]
+        assert role == (" (a witness only)" if kind == "node" else "")
         with urllib.request.urlopen(url + "/healthz", timeout=10) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)

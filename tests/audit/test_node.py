@@ -61,9 +61,9 @@ def send(node: Node, clock: FakeClock) -> Callable[..., httpx.Response]:
     return sender(node, clock)
 
 
-def sender(node: Node, clock: FakeClock) -> Callable[..., httpx.Response]:
+def sender(node: Node, clock: FakeClock, audits: bool = True) -> Callable[..., httpx.Response]:
     """One request to the application, without a network."""
-    transport = httpx.ASGITransport(create_app(node, clock))
+    transport = httpx.ASGITransport(create_app(node, clock, audits))
 
     async def request(method: str, path: str, body: Any) -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://node.example") as client:
@@ -156,6 +156,25 @@ def test_node_describes_itself(send: Callable[..., httpx.Response], node: Node, 
     assert send("GET", "/healthz").status_code == 200
     node.store.close()
     assert send("GET", "/healthz").status_code == 500
+
+
+def test_witness_alone_fetches_nothing(node: Node, log: FakeLog, clock: FakeClock) -> None:
+    """Without audits there is no such request, the node says so of each log, and its start asks nobody."""
+
+    async def fetch(url: str, _: int) -> bytes:
+        raise AssertionError(url)
+
+    node.fetch = fetch
+    send = sender(node, clock, audits=False)
+    assert send("POST", "/audit", log.checkpoint(3)).status_code == 404
+    assert send("GET", "/").json()["logs"] == [{"origin": log.origin, "audited": False}]
+
+    async def start() -> None:
+        app = create_app(node, clock, audits=False)
+        async with app.router.lifespan_context(app):
+            pass
+
+    asyncio.run(start())
 
 
 def test_node_reads_no_more_than_a_body_may_have(
