@@ -1,8 +1,8 @@
 """The network edge of the client: requests to one log, over HTTP, with bounds.
 
     server = Server("https://audit.example.org")
-    server.enrolment()                                       what the log says of itself: a claim, to be compared
-    server.proof(signer, file_id=17, size=40)                the bytes of a proof, not verified
+    server.offer()                                           what the log says of itself: a claim, to be compared
+    server.proof(signer, None, 17, size="40")                the bytes of a proof, not verified
 
 Plain http is for this machine alone (127.0.0.0/8, ::1, localhost); all else is https with a verified certificate.
 Redirects are not followed, proxies and environment variables not used, every answer is bounded in size and time.
