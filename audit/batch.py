@@ -79,7 +79,7 @@ from verifier.keys import chain_id
 from verifier.leaf import EntryLeaf, encode_leaf
 
 LOSS_REMARK = "steps before this one were lost by the server; their leaves came back from a mirror"
-MAX_SIGNING_S = 300  # design 5: an entry recorded longer before it is logged looks like a wrong clock
+MAX_SIGNING_S = 300  # as requests may be off (SPEC 11.1): an entry recorded longer before would look like a wrong clock
 
 
 class Observation(NamedTuple):

@@ -39,7 +39,7 @@ from verifier.record import IntEnum, NamedTuple, make
 FORMAT = 1
 SALT_SIZE = 32
 SIGNATURE_SIZE = 64
-MAX_ENTRIES = 16_384  # design 8: entries of one chain; the last one can only be `closed`
+MAX_ENTRIES = 16_384  # SPEC 1.5: entries of one chain; the last one can only be `closed`
 MAX_PATH = 4_096  # bytes; Nextcloud's own limit is 4,000
 MAX_CONTEXT = 8_192  # bytes of the whole context part
 MAX_DIGESTS = 8

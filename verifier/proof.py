@@ -46,7 +46,7 @@ from verifier.note import MAX_NOTE_SIZE
 from verifier.record import NamedTuple, make
 
 FORMAT = "nextcloud-audit/proof/1-draft"
-MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; design 8
+MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; SPEC 1.5, like the next ones
 MAX_EARLIER = 1_024  # generations
 MAX_REPLACED = 64  # file ids that gave up one path
 MAX_REPLACED_STEPS = 1_024  # since then
