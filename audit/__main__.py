@@ -38,7 +38,6 @@ SERVER = {
     "rotate-key": "give a log a new key, while everybody goes on verifying",
     "demo": "everything, on this machine alone",
 }
-USAGE_EXIT = 4  # SPEC 9, as all mistakes in a command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if word in ("--help", "-h", "help"):
         print(overview())
         return 0
-    print(overview(), file=sys.stderr)
-    print(f"\nnextcloud-audit: {f'there is no command {word!r}' if word else 'want a command'}", file=sys.stderr)
-    return USAGE_EXIT
+    wrong = f"there is no command {word!r}" if word else "want a command"
+    return _usage(f"{overview()}\n\nnextcloud-audit: {wrong}")
 
 
 def overview() -> str:
@@ -72,9 +70,8 @@ def overview() -> str:
 
 def _client(words: list[str], whole_process: bool) -> int:
     if whole_process:
-        gc.set_threshold(
-            100_000
-        )  # a short life: looking for cycles while modules load takes longer than they would save
+        # A short life: looking for cycles while modules load takes longer than they would save.
+        gc.set_threshold(100_000)
     from verifier.cli import main as client
 
     code = client(words)
@@ -95,14 +92,19 @@ def _server(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("audit", "verifier"):
             raise  # a fault of this package, not an extra that is missing
-        print(
+        return _usage(
             f"nextcloud-audit {words[0]}: needs the extra `server` ({error.name} is not installed):\n"
-            "  python -m pip install 'nextcloud-audit[server]'",
-            file=sys.stderr,
+            "  python -m pip install 'nextcloud-audit[server]'"
         )
-        return USAGE_EXIT
     code: int = server(words)
     return code
+
+
+def _usage(message: str) -> int:
+    from verifier.outcome import USAGE
+
+    print(message, file=sys.stderr)
+    return USAGE
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from verifier.verdict import Verdict
 from verifier.words import escape
 
 VERIFIED, CHANGED, NOT_PROVEN, FORK, USAGE, FAULT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 70, 130, 141
+EXIT = {Verdict.VERIFIED: VERIFIED, Verdict.CHANGED: CHANGED, Verdict.NOT_PROVEN: NOT_PROVEN, Verdict.FORK: FORK}
+_VERDICTS = {code: verdict for verdict, code in EXIT.items() if code != VERIFIED}  # those that an error can stand for
 _BY_SEVERITY = (FORK, CHANGED, FAULT, USAGE, NOT_PROVEN, VERIFIED)
 FAULT_MESSAGE = "fault of the program itself: this says nothing about the file"
 
@@ -69,6 +71,3 @@ def error_data(error: Exception, name: str | None = None) -> dict[str, object]:
 def format_json(data: object) -> str:
     """One line of JSON. ASCII alone, so that nothing in it can steer a terminal."""
     return json.dumps(data, ensure_ascii=True, separators=(",", ":"))
-
-
-_VERDICTS = {CHANGED: Verdict.CHANGED, NOT_PROVEN: Verdict.NOT_PROVEN, FORK: Verdict.FORK}

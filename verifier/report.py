@@ -25,6 +25,7 @@ from __future__ import annotations
 from verifier.chain import MISSING, Chain, Missing
 from verifier.encoding import encode_base64
 from verifier.entry import Content, ContextField, Part
+from verifier.outcome import EXIT
 from verifier.policy import Cosigned, Policy, describe_quorum
 from verifier.record import NamedTuple
 from verifier.verdict import Finding, Report, Trust, Verdict
@@ -32,7 +33,6 @@ from verifier.words import count, escape, when
 
 NOT_SHOWN = "that the server always gave this path this number; who wrote it; that it is true"
 WITHHELD = "where its owner keeps it: whether this number is the file that you mean, only the owner can tell you; "
-EXIT = {Verdict.VERIFIED: 0, Verdict.CHANGED: 1, Verdict.NOT_PROVEN: 2, Verdict.FORK: 3}
 
 _MEANING = {
     Verdict.VERIFIED: "This is the current version of the file; each step of its history is legitimate and logged.",

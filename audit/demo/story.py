@@ -19,9 +19,9 @@ from pathlib import Path
 from audit.demo.attacks import ATTACKS, Attack
 from audit.demo.deployment import DemoFailed, Deployment, run, shown_command
 from verifier.cli import Parser
+from verifier.outcome import FAULT, USAGE
 
 REPORT, LEDGER, MEMO = "report.txt", "ledger.csv", "memo.txt"
-FAULT_EXIT = 70
 
 
 class Story:
@@ -156,7 +156,7 @@ def main(words: Sequence[str]) -> int:
     folder, keep = parse_words(words)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         print(f"demo: {keep} is not empty: choose another directory for --keep", file=sys.stderr)
-        return 4
+        return USAGE
     with tempfile.TemporaryDirectory(prefix="nextcloud-audit-demo-") as temporary:
         root = (keep or Path(temporary) / "demo").resolve()
         root.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def main(words: Sequence[str]) -> int:
             tell(story)
         except DemoFailed as failure:
             print(f"demo failed: {failure}", file=sys.stderr)
-            return FAULT_EXIT
+            return FAULT
         finally:
             story.deployment.stop()
         story.say(f"done{f': everything is kept in {root}' if keep else ''}")

@@ -38,7 +38,8 @@ def run(args: Namespace) -> int:
     try:
         proven = verify_evidence(evidence, log_keys, cosigners)
     except NotProven as error:
-        data = {"evidence": evidence.kind, "proves": None, "reason": error.reason, "message": str(error), "exit": 2}
+        why = {"reason": error.reason, "message": str(error), "exit": outcome.NOT_PROVEN}
+        data = {"evidence": evidence.kind, "proves": None, **why}
         common.emit(args, data, f"PROVES NOTHING  {escape(args.evidence)}\n{escape(str(error))}")
         return outcome.NOT_PROVEN
     common.emit(args, _data(evidence.kind, evidence.seen, proven), _text(args.evidence, evidence.seen, proven))
