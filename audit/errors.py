@@ -1,4 +1,4 @@
-"""What the service raises across its floors. `api.py` alone knows which HTTP status each one gets.
+"""What log and node raise across their floors. Which HTTP status each gets is said in `api.STATUS` and `node.STATUS`.
 
     AuditError
     ├── Refused      the caller asked for what may not be; nothing was written
@@ -6,7 +6,10 @@
     │   └── Busy     another node says so, and how long to wait
     ├── Conflict     the caller is behind; `known_size` is where we are
     ├── PeerFailed   another node did not answer, or not as the protocol says
-    └── Fatal        what is on disk is no longer known: stop, the next start recovers
+    │   ├── PeerUnreached   nobody listens there
+    │   └── PeerLacks       it answered, and does not have what was asked for
+    ├── Fatal        what is on disk is no longer known: stop, the next start recovers
+    └── Damaged      a row on disk is not what was written; becomes Fatal where it is known which one
 
 Messages as in `verifier.errors`: lower case, the field first, "got …, want …", never a secret.
 """
@@ -48,6 +51,10 @@ class Conflict(AuditError):
 
 class PeerFailed(AuditError):
     """Another node, or the network on the way to it, did not do its part."""
+
+
+class PeerUnreached(PeerFailed):
+    """Nobody listens at another node's address, or no way leads there."""
 
 
 class PeerLacks(PeerFailed):

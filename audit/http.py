@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from audit.answers import read_answer
-from audit.errors import PeerFailed, PeerLacks
+from audit.errors import PeerFailed, PeerLacks, PeerUnreached
 from verifier.errors import Malformed
 
 READ_TIMEOUT_S = 10
@@ -73,7 +73,8 @@ class HttpFetch:
                     raise PeerFailed(f"{url}: got status {response.status_code}, want 200 and no encoding")
                 return await read_answer(response, limit, url)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise PeerFailed(f"{url}: {type(error).__name__}") from None
+            kind = PeerUnreached if isinstance(error, httpx.ConnectError) else PeerFailed
+            raise kind(f"{url}: {type(error).__name__}") from None
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -8,7 +8,7 @@ import time
 from argparse import ArgumentParser, Namespace
 
 from audit.commands import common, peer_common
-from audit.errors import PeerFailed, Refused
+from audit.errors import PeerFailed, PeerUnreached, Refused
 from audit.http import HttpFetch
 from audit.peer_files import changing, read_files
 from audit.peers import (
@@ -109,9 +109,7 @@ async def fetch_description(address: str) -> Description:
         while True:
             try:
                 return parse_description(await fetch(f"{address}/", MAX_DESCRIPTION_SIZE))
-            except PeerFailed as error:
-                if "ConnectError" not in str(error):
-                    raise
+            except PeerUnreached:
                 if time.monotonic() > give_up:
                     raise PeerFailed(
                         f"{address}: nobody answers there: is the node running, and its address right?"

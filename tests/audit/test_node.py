@@ -15,7 +15,7 @@ import uvicorn
 
 from audit import http as http_module
 from audit import node as node_module
-from audit.errors import PeerFailed
+from audit.errors import PeerFailed, PeerUnreached
 from audit.http import HttpFetch
 from audit.node import Node, allow_log, check_url, create_app, create_node, open_node
 from audit.server import Server, check_public
@@ -276,7 +276,7 @@ def test_fetch_is_bounded_and_follows_nothing(node: Node) -> None:
             for url, limit in [("/healthz", 2), ("/nothing", 99), ("/healthz/", 99)]:
                 with pytest.raises(PeerFailed):
                     await fetch(base + url, limit)
-            with pytest.raises(PeerFailed):
+            with pytest.raises(PeerUnreached):
                 await fetch("http://127.0.0.1:1/", 9)
         finally:
             await fetch.aclose()
