@@ -28,7 +28,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 from audit.errors import AuditError, Fatal, PeerFailed, TryLater
@@ -47,6 +46,7 @@ from audit.witness import (
     OutOfStep,
     UnknownLog,
     advance,
+    hash_origin,
     is_fork,
     open_log_note,
 )
@@ -207,6 +207,5 @@ class Auditor:
 
     def mirror(self, origin: str) -> Mirror:
         if origin not in self._mirrors:
-            name = sha256(origin.encode("utf-8")).hexdigest() + ".db"
-            self._mirrors[origin] = Mirror(self._folder / name, self._factory)
+            self._mirrors[origin] = Mirror(self._folder / f"{hash_origin(origin)}.db", self._factory)
         return self._mirrors[origin]

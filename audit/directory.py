@@ -28,15 +28,15 @@ from sqlalchemy import insert
 
 from audit.chains import OWNER
 from audit.errors import Refused
-from audit.key_file import read_signer
+from audit.key_file import read_signer, write_signer
 from audit.schema import Token, sql, table
 from audit.store import FILE_NAME, Store, create_store, open_store
 from verifier.encoding import tagged
 from verifier.errors import Malformed, Usage
-from verifier.files import read_bounded, write_atomic, write_secret_new
+from verifier.files import read_bounded, write_atomic
 from verifier.keys import check_origin, format_log_name
 from verifier.loss import parse_loss
-from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey
+from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_vkey
 from verifier.policy import (
     AUDITORS,
     MAX_POLICY_SIZE,
@@ -109,7 +109,7 @@ def create_log(directory: str, origin: str, now: int, user: str = DEFAULT_USER, 
     for name, kind in kinds:
         text = format_policy(Policy(kind, (Log(key, ""),), {}, {}, NONE))
         write_atomic(os.path.join(directory, name), text, POLICY_MODE)
-    write_secret_new(os.path.join(directory, KEY_FILE), format_private_key(signer).encode("utf-8") + b"\n")
+    write_signer(os.path.join(directory, KEY_FILE), signer)
     return Created(format_vkey(key), log_name, user, token)
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from audit.mirror import Finding, Mirror, Target
 from audit.succession import BadSuccession
 from audit.tile_reader import TileReader
-from audit.witness import FORK, parse_request
+from audit.witness import FORK, hash_origin, parse_request
 from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
 from audit.witness_store import Evidence as Row
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
@@ -83,7 +83,7 @@ class Files:
         """The file that holds this, written now or before; None if it proves nothing or there are too many."""
         if prove(value, keys, cosigners) is None:
             return None
-        kind, log = value["kind"], sha256(keys[0].name.encode("utf-8")).hexdigest()[:8]
+        kind, log = value["kind"], hash_origin(keys[0].name)[:8]
         facts = format_evidence(value | {"seen": "0"})
         ending = f"-{kind}-{log}{sha256(facts).hexdigest()[:8]}.json"
         self._folder.mkdir(mode=0o700, exist_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from verifier.errors import Malformed, Usage
-from verifier.files import read_secret
-from verifier.note import SignerKey, parse_private_key
+from verifier.files import read_secret, write_secret_new
+from verifier.note import SignerKey, format_private_key, parse_private_key
 
 
 def read_signer(path: str, where: str, algorithm: int) -> SignerKey:
@@ -23,3 +23,8 @@ def read_signer(path: str, where: str, algorithm: int) -> SignerKey:
     if signer.verifier_key.algorithm != algorithm:
         raise Malformed(f"want a key of type 0x{algorithm:02x}", where)
     return signer
+
+
+def write_signer(path: str, signer: SignerKey) -> None:
+    """A new file with this key; one that exists is not touched."""
+    write_secret_new(path, format_private_key(signer).encode("utf-8") + b"\n")

@@ -22,7 +22,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from hashlib import sha256
 from typing import NamedTuple
 
 from audit.chains import FOLDER_SPEC
@@ -37,6 +36,7 @@ from audit.directory import (
     Random,
 )
 from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused, TryLater
+from audit.key_file import write_signer
 from audit.mapstore import MapStore
 from audit.peer_files import KINDS, PEERS_FILE, changing
 from audit.peers import is_generated, render
@@ -46,9 +46,10 @@ from audit.rotation import with_line
 from audit.store import FILE_NAME, open_store
 from audit.tile_reader import Fetch
 from audit.tree import Tree, append_leaves, read_bundle
+from audit.witness import hash_origin
 from verifier.checkpoint import Checkpoint, format_checkpoint, open_checkpoint
 from verifier.errors import Error, Malformed, NotVerified
-from verifier.files import sync_directory_of, write_atomic, write_secret_new
+from verifier.files import sync_directory_of, write_atomic
 from verifier.keys import check_origin
 from verifier.leaf import ENTRY, LOG_KEY, MAP, MapLeaf, encode_leaf
 from verifier.loss import format_loss, loss_leaf, loss_message, parse_loss
@@ -63,7 +64,6 @@ from verifier.note import (
     VerifierKey,
     find_signature,
     format_note,
-    format_private_key,
     parse_note,
     sign_note,
     verify_cosignature,
@@ -118,7 +118,7 @@ async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch
     """What every node of the policies shows. One that does not answer may have it all, and one may say that it has what
     it does not give: a human alone passes it over, and then nothing of it counts.
     """
-    name = sha256(log.store.origin.encode("utf-8")).hexdigest()
+    name = hash_origin(log.store.origin)
     named = [w.url.rstrip("/") for policy in (log.witnesses, log.auditors) for w in policy.witnesses.values() if w.url]
     urls = list(dict.fromkeys([*named, *[url.rstrip("/") for url in more]]))
     skipped = {url.rstrip("/") for url in without}
@@ -283,7 +283,7 @@ def declare(log: Directory, lost: Lost, origin: str, now: int, random: Random, s
     except sqlite3.Error as error:
         raise TryLater(f"declare-loss: {error}: nothing was declared") from None
     _write_policies(log, build, signer.verifier_key)
-    write_secret_new(os.path.join(build, KEY_FILE), format_private_key(signer).encode("utf-8") + b"\n")
+    write_signer(os.path.join(build, KEY_FILE), signer)
     write_atomic(os.path.join(log.path, DECLARED), f"{BEFORE}{len(declared)}\n".encode("ascii"))
     return Declaration(log.store.origin, origin, signer.verifier_key, lost.tree, kept, size, before)
 

@@ -41,7 +41,7 @@ from audit.directory import NODE_KEY_FILE
 from audit.errors import Conflict, Fatal, PeerFailed, TryLater
 from audit.evidence import of_row
 from audit.http import HttpFetch, TooLarge, TooSlow, fetch_nothing, read_body
-from audit.key_file import read_signer
+from audit.key_file import read_signer, write_signer
 from audit.mirror import read_held, read_mirrored
 from audit.peers import check_address
 from audit.tile_reader import Fetch
@@ -62,7 +62,6 @@ from audit.witness import (
 from audit.witness_store import AUDITOR, WITNESS, Log, Offence, Store, create_store, open_store
 from verifier.checkpoint import parse_checkpoint_unverified
 from verifier.errors import Malformed, NotVerified, Usage
-from verifier.files import write_secret_new
 from verifier.note import (
     COSIGNATURE,
     MAX_NOTE_SIZE,
@@ -70,7 +69,6 @@ from verifier.note import (
     Note,
     SignerKey,
     format_note,
-    format_private_key,
     format_vkey,
     parse_note,
     parse_vkey,
@@ -122,7 +120,7 @@ def create_node(folder: Path, name: str) -> tuple[str, str]:
     (folder / MIRROR_FOLDER).mkdir(mode=0o700)
     create_store(folder / STORE_FILE, {role: format_vkey(signer.verifier_key) for role, signer in signers.items()})
     for role, signer in signers.items():  # last: without both, a directory never opens and has never signed
-        write_secret_new(str(folder / KEY_FILES[role]), format_private_key(signer).encode("utf-8") + b"\n")
+        write_signer(str(folder / KEY_FILES[role]), signer)
     return format_vkey(signers[WITNESS].verifier_key), format_vkey(signers[AUDITOR].verifier_key)
 
 

@@ -24,7 +24,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -39,6 +38,7 @@ from audit.publisher import Publisher, read_newest_signed
 from audit.schema import ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
 from audit.tile_reader import Fetch, TileReader
 from audit.tree import Tree, append_leaves
+from audit.witness import hash_origin
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Taint
 from verifier.errors import Error, Malformed
@@ -128,7 +128,7 @@ class Tip(NamedTuple):
 
 async def find_newest(log: Directory, mirror_url: str, fetch: Fetch, say: Say) -> Newest:
     """What the witnesses and the mirror show of this log. A witness that does not answer is named and passed over."""
-    name = sha256(log.store.origin.encode("utf-8")).hexdigest()
+    name = hash_origin(log.store.origin)
     urls = [f"{w.url.rstrip('/')}/{name}/checkpoint" for w in log.witnesses.witnesses.values() if w.url]
     found: list[tuple[Checkpoint, bytes]] = []
     mirrored = 0
@@ -204,7 +204,7 @@ def _read_part(path: str, header: bytes) -> list[bytes]:
 
 async def recover(log: Directory, url: str, fetch: Fetch, now: int, say: Say) -> Recovered:
     """All of it. The caller holds the directory's lock."""
-    url = f"{url.rstrip('/')}/mirror/{sha256(log.store.origin.encode('utf-8')).hexdigest()}"
+    url = f"{url.rstrip('/')}/mirror/{hash_origin(log.store.origin)}"
     newest = await find_newest(log, url, fetch, say)
     with log.store.snapshot() as conn:
         ours = read_newest_signed(conn)

@@ -25,14 +25,15 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.directory import KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, POLICY_MODE, Directory, open_log, read_key
 from audit.errors import Refused
+from audit.key_file import write_signer
 from audit.peer_files import KINDS, Files, changing, parse_file
 from audit.peers import is_generated
 from audit.publisher import read_newest_signed
 from audit.schema import Meta, Pending, sql, table
 from verifier.errors import Usage
-from verifier.files import sync_directory_of, write_atomic, write_secret_new
+from verifier.files import sync_directory_of, write_atomic
 from verifier.leaf import LogKeyLeaf, encode_leaf
-from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_private_key, format_vkey
+from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_vkey
 from verifier.policy import Log
 
 LOG_KEYS = "log_keys"
@@ -96,7 +97,7 @@ def _next_key(directory: str, random: Random) -> SignerKey:
     if os.path.lexists(os.path.join(directory, OLD_KEY_FILE)):
         raise Refused(_in_the_way(directory))
     signer = SignerKey(log.store.origin, SIGNATURE, random(32))
-    write_secret_new(path, format_private_key(signer).encode("utf-8") + b"\n")
+    write_signer(path, signer)
     return signer
 
 

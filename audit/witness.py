@@ -34,6 +34,7 @@ checked here: what the leaves say; that is an auditor's work (`audit.auditor`), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 from audit.errors import Conflict, Refused, TryLater
@@ -60,6 +61,11 @@ FORK = "fork"  # one size, two roots, both signed by the log
 CONSISTENCY = "consistency"  # the log could not show that the new tree holds the old one
 CONFLICT = "conflict"  # another old size than ours: mostly a log that lost track
 FINDING = "finding"  # leaves that break a rule of SPEC 6, under a signed root
+
+
+def hash_origin(origin: str) -> str:
+    """The name of a log in addresses and of its files: the origin's SHA-256, in hex."""
+    return sha256(origin.encode("utf-8")).hexdigest()
 
 
 class UnknownLog(Refused):

@@ -46,7 +46,7 @@ from sqlalchemy.schema import CreateTable
 from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, TryLater
-from audit.witness import CONSISTENCY, Decision, Ended, Head, Inconsistent, OutOfStep, Retired
+from audit.witness import CONSISTENCY, Decision, Ended, Head, Inconsistent, OutOfStep, Retired, hash_origin
 from verifier.errors import Usage
 from verifier.note import VerifierKey, find_signature, format_vkey, parse_note, parse_vkey
 
@@ -293,7 +293,7 @@ class Store:
     def note_by_hash(self, signer: str, origin_hash: str) -> bytes | None:
         """The newest cosigned note of the log whose origin has this SHA-256."""
         for origin, note in self._read("SELECT origin, note FROM heads WHERE signer = ?", signer):
-            if sha256(origin.encode("utf-8")).hexdigest() == origin_hash:
+            if hash_origin(origin) == origin_hash:
                 return bytes(note)
         return None
 

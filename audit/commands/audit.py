@@ -9,7 +9,6 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 from audit.clock import system_clock
@@ -17,6 +16,7 @@ from audit.commands import common
 from audit.directory import NODE_KEY_FILE
 from audit.monitor import Found, Monitor, Policies, Settings, exit_code
 from audit.node import open_node
+from audit.witness import hash_origin
 from audit.witness_store import Log, Store
 from verifier.errors import Usage
 from verifier.files import read_bounded, write_atomic
@@ -140,7 +140,7 @@ def policies_of(folder: Path, log: Log, given: Policies) -> Policies:
     ours = [policy if policy is not None and {*log.keys} & {*policy.log_keys} else None for policy in given]
     if any(ours):
         return Policies(*ours)
-    name = sha256(log.origin.encode("utf-8")).hexdigest()
+    name = hash_origin(log.origin)
     paths = [folder / POLICY_FOLDER / f"{name}.{kind}" for kind in ("policy", "auditors")]
     own = read_policies(*[str(path) if path.exists() else None for path in paths])
     for policy in own:

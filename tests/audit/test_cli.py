@@ -153,8 +153,8 @@ def test_init_that_was_cut_short_says_what_to_do(
     init = ["init", "--data", str(log), "--origin", ORIGIN]
     node_init = ["node", "init", "--data", str(node), "--name", "n.example"]
     with monkeypatch.context() as patch:
-        patch.setattr("audit.directory.write_secret_new", killed)
-        patch.setattr("audit.node.write_secret_new", killed)
+        patch.setattr("audit.directory.write_signer", killed)
+        patch.setattr("audit.node.write_signer", killed)
         for words in (init, node_init):
             assert main(words) != 0
     for words in (init, ["serve", "--data", str(log), "--source", f"folder:{tmp_path}"]):
