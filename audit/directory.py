@@ -131,8 +131,8 @@ def open_log(directory: str) -> Directory:
     _check_made(directory)
     signer = read_key(os.path.join(directory, KEY_FILE))
     key = signer.verifier_key
-    witnesses = _read_policy(directory, POLICY_FILE, WITNESSES)
-    auditors = _read_policy(directory, AUDITORS_FILE, AUDITORS)
+    witnesses = read_policy(os.path.join(directory, POLICY_FILE), WITNESSES)
+    auditors = read_policy(os.path.join(directory, AUDITORS_FILE), AUDITORS)
     check_separate(witnesses, auditors)
     _check_named(key, witnesses)
     store = open_store(directory)
@@ -219,8 +219,14 @@ def read_key(path: str) -> SignerKey:
     return read_signer(path, "log key", SIGNATURE)
 
 
-def _read_policy(directory: str, name: str, kind: Kind) -> Policy:
+def read_policy(path: str, kind: Kind) -> Policy:
+    """The policy in a file."""
+    return parse_policy_file(read_bounded(path, MAX_POLICY_SIZE, "policy"), kind, path)
+
+
+def parse_policy_file(data: bytes, kind: Kind, path: str) -> Policy:
+    """A policy, with its path in what is wrong with it."""
     try:
-        return parse_policy(read_bounded(os.path.join(directory, name), MAX_POLICY_SIZE, name), kind)
+        return parse_policy(data, kind)
     except Malformed as error:
-        raise Usage(f"{os.path.join(directory, name)}: {error}") from None
+        raise Usage(f"{path}: {error}") from None

@@ -38,11 +38,9 @@ from audit.directory import (
 from audit.errors import AuditError, Fatal, PeerFailed, PeerLacks, Refused, TryLater
 from audit.key_file import write_signer
 from audit.mapstore import MapStore
-from audit.peer_files import KINDS, PEERS_FILE, changing
-from audit.peers import is_generated, render
+from audit.peer_files import KINDS, changing
 from audit.publisher import MARK_PREFIX, Signed, read_newest_signed
 from audit.recovery import PROBED, Newest, Say, fetch_leaves, naming, rebuild
-from audit.rotation import with_line
 from audit.store import FILE_NAME, open_store
 from audit.tile_reader import Fetch
 from audit.tree import Tree, append_leaves, read_bundle
@@ -69,7 +67,7 @@ from verifier.note import (
     verify_cosignature,
     verify_signature,
 )
-from verifier.policy import Log, Policy, quorum_met
+from verifier.policy import Policy, quorum_met
 from verifier.proof import MAX_DECLARED, Declared
 from verifier.replay import Tip, next_tip
 from verifier.tile import ENTRIES, TILE_WIDTH, tile_width
@@ -200,9 +198,8 @@ def _holds(note: Note, key: VerifierKey) -> bool:
 
 
 def _has_quorum(note: Note, policy: Policy) -> bool:
-    held = {name: witness.key for name, witness in policy.witnesses.items()}
-    times = {name: 1 for name, key in held.items() if find_signature(note, key) is not None}
-    return quorum_met(policy, times)
+    signed = [name for name, witness in policy.witnesses.items() if find_signature(note, witness.key) is not None]
+    return quorum_met(policy, dict.fromkeys(signed, 1))
 
 
 async def take_what_is_left(log: Directory, shown: Shown, lost: Lost, fetch: Fetch, now: int, say: Say) -> int:
@@ -257,7 +254,7 @@ def declare(log: Directory, lost: Lost, origin: str, now: int, random: Random, s
     """Builds the new log beside the old one and swaps them. The caller holds the directory's lock."""
     check_origin(origin)
     earlier = parse_loss(log.store.loss) if log.store.loss else []
-    taken = {log.store.origin, *[open_checkpoint(one.note, *_named(log))[1].origin for one in earlier]}
+    taken = {log.store.origin, *[open_checkpoint(one.note, *log.witnesses.log_keys)[1].origin for one in earlier]}
     if origin in taken:
         raise Refused(f"origin: {origin} is one that this log has had; a new one is wanted")
     if len(earlier) >= MAX_DECLARED:
@@ -292,10 +289,6 @@ def _signed(signer: SignerKey, note: bytes) -> bool:
     return find_signature(parse_note(note), signer.verifier_key) is not None
 
 
-def _named(log: Directory) -> tuple[VerifierKey, ...]:
-    return log.witnesses.log_keys
-
-
 def is_ready(directory: str) -> bool:
     """Whether a log was built here, and has not taken its place yet."""
     return os.path.exists(os.path.join(directory, DECLARED))
@@ -326,14 +319,8 @@ def _is_new(name: str) -> bool:
 
 
 def _write_policies(log: Directory, build: str, key: VerifierKey) -> None:
-    """Both policies with one more `log` line; in one that somebody wrote by hand, nothing else changes."""
     with changing(log.path) as files:
-        logs = (*files.logs, Log(key, files.logs[-1].url))
-        made = files.policies
-        if all(map(is_generated, files.policies)) and os.path.lexists(os.path.join(log.path, PEERS_FILE)):
-            made = render(files.peers, logs)
-        else:
-            made = with_line(made[0], logs[-1]), with_line(made[1], logs[-1])
+        made = files.with_log(key)
     for (name, _), data in zip(KINDS, made, strict=True):
         write_atomic(os.path.join(build, name), data, POLICY_MODE)
 

@@ -14,14 +14,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from audit.directory import AUDITORS_FILE, POLICY_FILE, POLICY_MODE, locked
+from audit.directory import AUDITORS_FILE, POLICY_FILE, POLICY_MODE, locked, parse_policy_file
 from audit.errors import Refused
 from audit.peers import MAX_PEERS_SIZE, NOBODY, Peers, is_generated, parse_peers, render
 from audit.peers import format_peers as format_declaration
-from verifier.errors import Malformed, Usage
+from verifier.errors import Usage
 from verifier.files import read_bounded, write_atomic
-from verifier.note import VerifierKey
-from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Kind, Log, Policy, parse_policy
+from verifier.note import VerifierKey, format_vkey
+from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Kind, Log, Policy
 from verifier.record import NamedTuple
 
 PEERS_FILE = "peers.json"
@@ -40,6 +40,28 @@ class Files(NamedTuple):
     @property
     def log_keys(self) -> tuple[VerifierKey, ...]:
         return tuple([log.key for log in self.logs])
+
+    @property
+    def operators(self) -> dict[str, str]:
+        """Who runs which cosigner of the policies, as declared; nothing is declared of public witnesses."""
+        return {peer.name: peer.operator for peer in self.peers.peers if peer.operator is not None}
+
+    def parse(self) -> tuple[Policy, Policy]:
+        """Both policies."""
+        paths = [os.path.join(self.directory, name) for name, _ in KINDS]
+        witnesses, auditors = self.policies
+        return parse_policy_file(witnesses, WITNESSES, paths[0]), parse_policy_file(auditors, AUDITORS, paths[1])
+
+    def with_log(self, key: VerifierKey) -> tuple[bytes, bytes]:
+        """Both policies, with a `log` line for this key too; what somebody wrote by hand stays as it is otherwise."""
+        log = Log(key, self.logs[-1].url)
+        if all(map(is_generated, self.policies)) and os.path.lexists(os.path.join(self.directory, PEERS_FILE)):
+            return render(self.peers, self.logs if key in self.log_keys else (*self.logs, log))
+        witnesses, auditors = [
+            data if key in policy.log_keys else _with_line(data, log)
+            for data, policy in zip(self.policies, self.parse(), strict=True)
+        ]
+        return witnesses, auditors
 
     def check_not_by_hand(self) -> None:
         """Both policy files may be replaced."""
@@ -71,16 +93,10 @@ class Files(NamedTuple):
 def read_files(directory: str) -> Files:
     """Declaration and policies of a log's directory."""
     policies = read_policy_file(directory, POLICY_FILE), read_policy_file(directory, AUDITORS_FILE)
-    logs = parse_file(policies[0], WITNESSES, os.path.join(directory, POLICY_FILE)).logs
+    logs = parse_policy_file(policies[0], WITNESSES, os.path.join(directory, POLICY_FILE)).logs
     path = os.path.join(directory, PEERS_FILE)
     peers = parse_peers(read_bounded(path, MAX_PEERS_SIZE, PEERS_FILE)) if os.path.lexists(path) else NOBODY
     return Files(directory, peers, policies, logs)
-
-
-def read_operators(directory: str) -> dict[str, str]:
-    """Who runs which cosigner of the policies, as declared; nothing is declared of public witnesses."""
-    peers = read_files(directory).peers.peers
-    return {peer.name: peer.operator for peer in peers if peer.operator is not None}
 
 
 @contextmanager
@@ -91,16 +107,16 @@ def changing(directory: str) -> Iterator[Files]:
         yield read_files(directory)
 
 
+def _with_line(policy: bytes, log: Log) -> bytes:
+    """The policy file with one more log, below its last one."""
+    lines = policy.split(b"\n")
+    at = max([n for n, line in enumerate(lines) if line.split()[:1] == [b"log"]])
+    lines.insert(at + 1, f"log {format_vkey(log.key)} {log.url}".rstrip().encode("utf-8"))
+    return b"\n".join(lines)
+
+
 def read_policy_file(directory: str, name: str) -> bytes:
     path = os.path.join(directory, name)
     if not os.path.lexists(path):
         raise Usage(f"{directory}: holds no log (there is no {name}); `init` makes one")
     return read_bounded(path, MAX_POLICY_SIZE, name)
-
-
-def parse_file(data: bytes, kind: Kind, path: str) -> Policy:
-    """A policy, with its path in what is wrong with it."""
-    try:
-        return parse_policy(data, kind)
-    except Malformed as error:
-        raise Usage(f"{path}: {error}") from None

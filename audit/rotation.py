@@ -26,15 +26,13 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from audit.directory import KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, POLICY_MODE, Directory, open_log, read_key
 from audit.errors import Refused
 from audit.key_file import write_signer
-from audit.peer_files import KINDS, Files, changing, parse_file
-from audit.peers import is_generated
+from audit.peer_files import KINDS, changing
 from audit.publisher import read_newest_signed
 from audit.schema import Meta, Pending, sql, table
 from verifier.errors import Usage
 from verifier.files import sync_directory_of, write_atomic
 from verifier.leaf import LogKeyLeaf, encode_leaf
 from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_vkey
-from verifier.policy import Log
 
 LOG_KEYS = "log_keys"
 
@@ -58,7 +56,9 @@ def start(directory: str, random: Random = os.urandom) -> Rotation:
     """From now on two keys sign. What a crash left half done is completed; nothing happens twice."""
     new = _next_key(directory, random)
     with changing(directory) as files:
-        _name_key(files, new.verifier_key)
+        for (name, _), old, made in zip(KINDS, files.policies, files.with_log(new.verifier_key), strict=True):
+            if made != old:
+                write_atomic(os.path.join(directory, name), made, POLICY_MODE)
     log = open_log(directory)
     try:
         _announce(log, new.verifier_key)
@@ -103,28 +103,6 @@ def _next_key(directory: str, random: Random) -> SignerKey:
 
 def _in_the_way(directory: str) -> str:
     return f"{os.path.join(directory, OLD_KEY_FILE)}: is the key of an earlier rotation; put it away safely first"
-
-
-def _name_key(files: Files, key: VerifierKey) -> None:
-    """A second `log` line in both policies; in one that somebody wrote by hand, nothing else changes."""
-    policies = [parse_file(data, kind, name) for (name, kind), data in zip(KINDS, files.policies, strict=True)]
-    if all(key in policy.log_keys for policy in policies):
-        return
-    logs = files.logs if key in files.log_keys else (*files.logs, Log(key, files.logs[-1].url))
-    if all(map(is_generated, files.policies)):
-        files._replace(logs=logs).write(files.peers)
-        return
-    for (name, _), data, policy in zip(KINDS, files.policies, policies, strict=True):
-        if key not in policy.log_keys:
-            write_atomic(os.path.join(files.directory, name), with_line(data, Log(key, logs[-1].url)), POLICY_MODE)
-
-
-def with_line(policy: bytes, log: Log) -> bytes:
-    """The policy file with one more log, below its last one."""
-    lines = policy.split(b"\n")
-    at = max([n for n, line in enumerate(lines) if line.split()[:1] == [b"log"]])
-    lines.insert(at + 1, f"log {format_vkey(log.key)} {log.url}".rstrip().encode("utf-8"))
-    return b"\n".join(lines)
 
 
 def _announce(log: Directory, new: VerifierKey) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from audit.clock import system_clock
 from audit.commands import common
-from audit.directory import NODE_KEY_FILE
+from audit.directory import NODE_KEY_FILE, read_policy
 from audit.monitor import Found, Monitor, Policies, Settings, exit_code
 from audit.node import open_node
 from audit.witness import hash_origin
 from audit.witness_store import Log, Store
 from verifier.errors import Usage
-from verifier.files import read_bounded, write_atomic
+from verifier.files import write_atomic
 from verifier.outcome import FORK, USAGE, format_json
-from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Kind, Policy, check_separate, parse_policy
+from verifier.policy import AUDITORS, WITNESSES, check_separate
 from verifier.verdict import DEFAULT_MAX_AGE_S
 from verifier.words import escape, parse_duration
 
@@ -125,14 +125,13 @@ def report_data(found: list[Found], errors: list[str], sizes: dict[str, int], co
 
 def read_policies(policy: str | None, auditors: str | None) -> Policies:
     """The policy files of these names, as far as they are given."""
-    policies = Policies(_read(policy, WITNESSES), _read(auditors, AUDITORS))
+    policies = Policies(
+        None if policy is None else read_policy(policy, WITNESSES),
+        None if auditors is None else read_policy(auditors, AUDITORS),
+    )
     if policies.witnesses is not None and policies.auditors is not None:
         check_separate(policies.witnesses, policies.auditors)
     return policies
-
-
-def _read(path: str | None, kind: Kind) -> Policy | None:
-    return None if path is None else parse_policy(read_bounded(path, MAX_POLICY_SIZE, "policy"), kind)
 
 
 def policies_of(folder: Path, log: Log, given: Policies) -> Policies:

@@ -6,7 +6,8 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from audit.commands import common
-from audit.peer_files import KINDS, parse_file, read_files, read_operators
+from audit.directory import parse_policy_file
+from audit.peer_files import KINDS, read_files
 from verifier.errors import Usage
 from verifier.files import read_bounded
 from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Policy
@@ -34,11 +35,9 @@ def read_all(args: Namespace) -> tuple[list[Read], dict[str, str], bool]:
     if args.files:
         return [read_file(path) for path in args.files], {}, True
     files = read_files(args.data)
-    read = []
-    for (name, kind), data in zip(KINDS, files.policies, strict=True):
-        path = os.path.join(args.data, name)
-        read.append(Read(path, data, parse_file(data, kind, path)))
-    return read, read_operators(args.data), files.in_step
+    paths = [os.path.join(args.data, name) for name, _ in KINDS]
+    read = [Read(*one) for one in zip(paths, files.policies, files.parse(), strict=True)]
+    return read, files.operators, files.in_step
 
 
 def read_file(path: str) -> Read:
@@ -47,4 +46,4 @@ def read_file(path: str) -> Read:
     lines = [line.split() for line in data.split(b"\n")]
     names = [words[2].partition(b"+")[0] for words in lines if words[:1] == [b"witness"] and len(words) > 2]
     kind = AUDITORS if names and all(name.endswith(b"/auditor") for name in names) else WITNESSES
-    return Read(path, data, parse_file(data, kind, path))
+    return Read(path, data, parse_policy_file(data, kind, path))

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from audit.commands import common
 from audit.directory import POLICY_MODE
-from audit.peer_files import KINDS, parse_file, read_files
+from audit.peer_files import KINDS, read_files
 from verifier.errors import Usage
 from verifier.files import read_bounded, write_atomic
 from verifier.policy import MAX_POLICY_SIZE, check_separate, fingerprint
@@ -29,8 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     files = read_files(args.data)
-    parsed = [parse_file(data, kind, name) for (name, kind), data in zip(KINDS, files.policies, strict=True)]
-    check_separate(*parsed)
+    check_separate(*files.parse())
     targets = [os.path.join(args.output, name) for name, _ in KINDS]
     for path, data in zip(targets, files.policies, strict=True):
         if os.path.lexists(path) and read_bounded(path, MAX_POLICY_SIZE, "policy") != data:

@@ -11,7 +11,7 @@ from audit.api import create_app
 from audit.commands import common
 from audit.directory import locked, open_log
 from audit.nextcloud.tail import Tail
-from audit.peer_files import read_operators
+from audit.peer_files import read_files
 from audit.server import check_public, parse_listen, serve
 from audit.service import Pace, Service
 from audit.sources import SPECS, HintedSource, ScanSource, list_sources, make_event_keys, open_source, with_limits
@@ -115,7 +115,7 @@ def say_weaknesses(directory: str, *policies: Policy) -> None:
     """What a linter has to say. The policies alone decide; a declaration that can't be read stops nothing."""
     operators: dict[str, str] = {}
     try:
-        operators = read_operators(directory)
+        operators = read_files(directory).operators
     except Error as error:
         common.say(f"peers: {error}")
     for policy in policies:

@@ -12,16 +12,18 @@ import pytest
 
 from audit import rotation
 from audit.cli import main
-from audit.directory import open_log
+from audit.directory import create_log, open_log
 from audit.errors import Conflict, Refused
 from audit.fsck import Keys, check_log
 from audit.node import allow_log
-from audit.peer_files import PEERS_FILE, read_files
+from audit.peer_files import PEERS_FILE, changing, read_files
+from audit.peers import Description, Peer
 from audit.publisher import read_newest_signed
 from audit.witness import Inconsistent, Untrusted, format_request, open_log_note
 from audit.witness_store import WITNESS
 from tests.audit.log_setup import read_leaf
-from tests.audit.town import LOG_URL, Town
+from tests.audit.test_peers import key, peers_of
+from tests.audit.town import LOG_URL, ORIGIN, Town
 from tests.fakes import NOW, FakeLog
 from verifier.client import Offer
 from verifier.commands.enrol import check_offer
@@ -216,13 +218,25 @@ def test_start_completes_what_a_crash_left(town: Town) -> None:
     new = rotation._next_key(log_path(town), os.urandom).verifier_key
     assert rotation._next_key(log_path(town), os.urandom).verifier_key == new
     files = read_files(log_path(town))
-    line = rotation.with_line(files.policies[0], files.logs[0]._replace(key=new))
-    (town.path / "log" / "policy").write_bytes(line)
+    (town.path / "log" / "policy").write_bytes(files.with_log(new)[0])
     assert rotation.start(log_path(town)).new == new
     town.open()
     assert town.service.directory.next_signer is not None
     assert town.service.directory.witnesses.log_keys == (parse_vkey(town.made.vkey), new)
     assert town.service.directory.auditors.log_keys == (parse_vkey(town.made.vkey), new)
+
+
+def test_start_keeps_cosigners_whose_declaration_is_gone(tmp_path: Path) -> None:
+    """[R] Without peers.json the policies are all that says who cosigns: they get a line, and are not made anew."""
+    home = tmp_path / "log"
+    create_log(str(home), ORIGIN, NOW)
+    with changing(str(home)) as files:
+        files.write(peers_of(Peer("w1", "https://w1.example", Description(key("w1", 1), None))))
+    (home / PEERS_FILE).unlink()
+    done = rotation.start(str(home))
+    witnesses, _ = read_files(str(home)).parse()
+    assert witnesses.log_keys == (done.old, done.new)
+    assert list(witnesses.witnesses) == ["w1"]
 
 
 def test_finish_completes_what_a_crash_left(town: Town) -> None:

@@ -18,7 +18,7 @@ from verifier.evidence import MAX_HISTORIES_SIZE, parse_evidence
 from verifier.files import read_bounded
 from verifier.home import Home
 from verifier.note import COSIGNATURE, SIGNATURE, VerifierKey, parse_vkey
-from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Policy, parse_policy
+from verifier.policy import AUDITORS, MAX_POLICY_SIZE, WITNESSES, Kind, Policy, parse_policy
 from verifier.words import escape, when
 
 _FAULTS = {
@@ -79,10 +79,8 @@ def _keys(args: Namespace) -> tuple[list[VerifierKey], list[VerifierKey]]:
     return list(dict.fromkeys(logs)), list(dict.fromkeys(cosigners))
 
 
-def _policy(path: str | None, kind: str) -> Policy | None:
-    if path is None:
-        return None
-    return parse_policy(read_bounded(path, MAX_POLICY_SIZE, "policy"), AUDITORS if kind == AUDITORS else WITNESSES)
+def _policy(path: str | None, kind: Kind) -> Policy | None:
+    return None if path is None else parse_policy(read_bounded(path, MAX_POLICY_SIZE, "policy"), kind)
 
 
 def _vkey(text: str, algorithm: int, where: str) -> VerifierKey:
