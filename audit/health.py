@@ -14,11 +14,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, literal_column, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import literal_column, select
 
 from audit.schema import Meta, sql, table
-from audit.store import Store
+from audit.store import Store, put_meta
 from verifier.encoding import decode_decimal
 from verifier.errors import Malformed
 from verifier.note import VerifierKey, format_vkey
@@ -26,8 +25,6 @@ from verifier.note import VerifierKey, format_vkey
 PREFIX = "cosigner "
 
 _META = table(Meta)
-_put = upsert(_META).values(key=bindparam("key"), value=bindparam("value"))
-_PUT = sql(_put.on_conflict_do_update(index_elements=["key"], set_={"value": _put.excluded.value}))
 _KEPT = sql(select(_META.c.key, _META.c.value).where(_META.c.key.like(literal_column(f"'{PREFIX}%'"))))
 
 
@@ -51,7 +48,7 @@ def read_kept(conn: sqlite3.Connection) -> dict[str, Kept]:
 
 
 def put_kept(conn: sqlite3.Connection, key: VerifierKey, kept: Kept) -> None:
-    conn.execute(_PUT, (PREFIX + format_vkey(key), " ".join(map(_format, kept)).encode("ascii")))
+    put_meta(conn, PREFIX + format_vkey(key), " ".join(map(_format, kept)).encode("ascii"))
 
 
 def put_success(conn: sqlite3.Connection, keys: Iterable[VerifierKey], now: int) -> None:

@@ -28,8 +28,9 @@ from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, PeerFailed, TryLater
 from audit.regions import Regions
+from audit.schema import create_tables
 from audit.witness import CONSISTENCY, FINDING, Head, Inconsistent
-from audit.witness_store import connect, create_tables
+from audit.witness_store import connect
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.encoding import HASH_SIZE
 from verifier.errors import Malformed, NotVerified

@@ -67,7 +67,6 @@ _TIP = sql(
     .where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index.is_not(None))
     .order_by(_ENTRIES.c.seq.desc())
 )
-_IS_INTEGRATED = _TIP
 _WITHDRAW_ENTRIES = sql(delete(_ENTRIES).where(_ENTRIES.c.chain == bindparam("chain"), _ENTRIES.c.leaf_index.is_(None)))
 _chains_of_it = func.json_each(bindparam("chains")).table_valued("value")
 _WITHDRAW_LEAVES = sql(delete(_PENDING).where(_PENDING.c.chain.in_(select(_chains_of_it.c.value))))
@@ -350,7 +349,7 @@ class _Rebuild:
     def _withdraw(self, row: Current, kept: bool) -> None:
         """Takes back what waits for a tree under seqs or generations that are taken."""
         self.withdrawn += self._conn.execute(_WITHDRAW_ENTRIES, (row.id,)).rowcount
-        if not kept and self._conn.execute(_IS_INTEGRATED, (row.id,)).fetchone() is None:
+        if not kept and self._conn.execute(_TIP, (row.id,)).fetchone() is None:
             self._conn.execute(_WITHDRAW_CHAIN, (row.id,))
 
     def _find_folder_files(self, unknown: set[bytes], tips: dict[bytes, Tip]) -> int:

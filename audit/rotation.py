@@ -21,14 +21,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.directory import KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, POLICY_MODE, Directory, open_log, read_key
 from audit.errors import Refused
 from audit.key_file import write_signer
 from audit.peer_files import KINDS, changing
 from audit.publisher import read_newest_signed
-from audit.schema import Meta, Pending, sql, table
+from audit.schema import Pending, sql, table
+from audit.store import put_meta
 from verifier.errors import Usage
 from verifier.files import sync_directory_of, write_atomic
 from verifier.leaf import LogKeyLeaf, encode_leaf
@@ -36,9 +36,7 @@ from verifier.note import SIGNATURE, SignerKey, VerifierKey, format_vkey
 
 LOG_KEYS = "log_keys"
 
-_META, _PENDING = table(Meta), table(Pending)
-_put = upsert(_META).values(key=bindparam("key"), value=bindparam("value"))
-_PUT_META = sql(_put.on_conflict_do_update(index_elements=["key"], set_={"value": _put.excluded.value}))
+_PENDING = table(Pending)
 _ADD_LEAF = sql(insert(_PENDING).values(leaf=bindparam("leaf")))
 _WAITS = sql(select(_PENDING.c.n).where(_PENDING.c.leaf == bindparam("leaf")))
 
@@ -113,7 +111,7 @@ def _announce(log: Directory, new: VerifierKey) -> None:
         raise Usage(f"{NEXT_KEY_FILE}: got a key of {new.name}, want one of {log.store.origin}")
     vkeys = " ".join([format_vkey(key) for key in (*log.log_keys, new)])
     with log.store.transaction() as conn:
-        conn.execute(_PUT_META, (LOG_KEYS, vkeys.encode("utf-8")))
+        put_meta(conn, LOG_KEYS, vkeys.encode("utf-8"))
         conn.execute(_ADD_LEAF, (encode_leaf(LogKeyLeaf(new.public_key)),))
 
 

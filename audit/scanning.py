@@ -20,14 +20,14 @@ from contextlib import closing
 from itertools import groupby
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select
 
 from audit.batch import Observation
 from audit.chains import find_enrolled
 from audit.errors import Refused
 from audit.folder import Change, Known, Problem, Progress, scan
 from audit.recorder import Recorder
-from audit.schema import FolderKnown, Source, sql, table
+from audit.schema import FolderKnown, sql, table
 from audit.store import Store
 from verifier.entry import Content, Operation
 from verifier.errors import Usage
@@ -37,11 +37,7 @@ BATCH = 1_000  # observations in one transaction
 MIGRATE_LIMIT = 2**31
 OPERATIONS = ("adopted", "created", "written", "moved", "touched", "altered", "deleted")
 
-_SOURCES, _KNOWN = table(Source), table(FolderKnown)
-_FIND_SOURCE = sql(select(_SOURCES.c.id).where(_SOURCES.c.spec == bindparam("spec")))
-_LIST_SOURCES = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
-_GET_SOURCE = sql(select(_SOURCES.c.spec, _SOURCES.c.scanned).where(_SOURCES.c.id == bindparam("source")))
-_SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
+_KNOWN = table(FolderKnown)
 _READ_KNOWN = sql(select(*[_KNOWN.c[name] for name in Known._fields]).where(_KNOWN.c.source == bindparam("source")))
 _PUT_KNOWN = sql(insert(_KNOWN).prefix_with("OR REPLACE"))
 _DROP_KNOWN = sql(
@@ -110,16 +106,14 @@ def add_folder(store: Store, spec: str, random: Callable[[int], bytes] = os.uran
     if not os.path.isdir(path):
         raise Usage(f"source: {path} is not a directory")
     spec = f"{SCHEME}:{path}"
-    if store.reader().execute(_FIND_SOURCE, (spec,)).fetchone() is None:
+    if all(source.path != path for source in list_folders(store)):
         store.add_source(spec, f"{SCHEME}:{random(8).hex()}")
     return next(source for source in list_folders(store) if source.path == path)
 
 
 def list_folders(store: Store) -> list[FolderSource]:
     """Every folder that the log knows."""
-    rows = store.reader().execute(_LIST_SOURCES).fetchall()
-    start = f"{SCHEME}:"
-    return [FolderSource(row, name, spec.removeprefix(start)) for row, name, spec in rows if spec.startswith(start)]
+    return [FolderSource(*known) for known in store.list_sources(SCHEME)]
 
 
 class _Scan:
@@ -131,7 +125,7 @@ class _Scan:
     def run(self) -> Summary:
         """Everything in the summary is durable when this returns."""
         job, conn = self._job, self._store.reader()
-        first = conn.execute(_GET_SOURCE, (self._source.row,)).fetchone()[1] is None
+        first = self._store.scanned(self._source.row) is None
         known = {row[1]: Known._make(row) for row in conn.execute(_READ_KNOWN, (self._source.row,))}
         problems: list[Problem] = []
         root, exclude, progress = self._source.path, job.exclude, job.progress
@@ -143,8 +137,7 @@ class _Scan:
                     self._record(batch)
         if any(problem.reason == "root" for problem in problems):
             return Summary(self._source.source_id, self._counts, problems, 0)
-        with self._store.transaction() as writer:
-            writer.execute(_SET_SCANNED, (int(self._clock()), self._source.row))
+        self._store.set_scanned(self._source.row, int(self._clock()))
         migrated = self._recorder.migrate(self._source.row, MIGRATE_LIMIT)
         return Summary(self._source.source_id, self._counts, problems, migrated)
 

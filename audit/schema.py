@@ -18,11 +18,14 @@ The schema version stands in `meta` from the first commit on. A table that chang
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from sqlite3 import Connection
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, Table, UniqueConstraint, literal_column
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, MetaData, Table, UniqueConstraint, literal_column
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import registry
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.expression import ClauseElement
 from sqlmodel import Field, SQLModel
 
@@ -312,6 +315,15 @@ def table(model: type[SQLModel]) -> Table:
 def sql(statement: ClauseElement) -> str:
     """A core statement as SQLite text with `?` in the order of its bind parameters."""
     return str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
+
+
+def create_tables(conn: Connection, metadata: MetaData, there: Collection[str] = ()) -> None:
+    """The tables as SQLModel describes them, but for those that are there, and all indexes. The caller commits."""
+    for made in metadata.sorted_tables:
+        if made.name not in there:
+            conn.execute(sql(CreateTable(made)))
+        for index in sorted(made.indexes, key=lambda index: str(index.name)):
+            conn.execute(sql(CreateIndex(index)))
 
 
 # Numbers that belong to a statement itself, since a plain 1 would become one more `?`.

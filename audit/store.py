@@ -25,11 +25,12 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.errors import Fatal, Refused, TryLater
-from audit.schema import ONE, SCHEMA_VERSION, LogTable, Meta, Source, sql, table
+from audit.schema import ONE, SCHEMA_VERSION, LogTable, Meta, Source, create_tables, sql, table
 from verifier.errors import Error
+from verifier.files import sync_directory_of
 from verifier.keys import check_origin, check_source_id, parse_log_name
 from verifier.note import VerifierKey, parse_vkey
 
@@ -41,11 +42,15 @@ CHECKPOINT_PAGES = 16_384  # of the write-ahead log (128 MiB): pages that many c
 MAX_FILE_IDS = 1_000_000  # allotted at once
 
 _META, _SOURCES = table(Meta), table(Source)
-_INSERT_META = sql(insert(_META))
+_put = upsert(_META).values(key=bindparam("key"), value=bindparam("value"))
+_PUT_META = sql(_put.on_conflict_do_update(index_elements=["key"], set_={"value": _put.excluded.value}))
 _SELECT_META = sql(select(_META.c.key, _META.c.value))
 _ADD_SOURCE = sql(insert(_SOURCES).values(source_id=bindparam("source_id"), spec=bindparam("spec"), next_file_id=ONE))
 _FIND_SOURCE = sql(select(_SOURCES.c.id, _SOURCES.c.source_id).where(_SOURCES.c.spec == bindparam("spec")))
 _SOURCE_ID = sql(select(_SOURCES.c.source_id).where(_SOURCES.c.id == bindparam("source")))
+_LIST_SOURCES = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
+_SCANNED = sql(select(_SOURCES.c.scanned).where(_SOURCES.c.id == bindparam("source")))
+_SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
 _NEXT_FILE_ID = sql(
     update(_SOURCES)
     .values(next_file_id=_SOURCES.c.next_file_id + bindparam("count"))
@@ -156,6 +161,21 @@ class Store:
             known = self._source_ids[source] = str(row[0])  # never changes
         return known
 
+    def list_sources(self, scheme: str) -> list[tuple[int, str, str]]:
+        """Row id, text id and place (what follows `scheme:`) of every source of this scheme."""
+        start = f"{scheme}:"
+        rows = self.reader().execute(_LIST_SOURCES).fetchall()
+        return [(row, name, spec.removeprefix(start)) for row, name, spec in rows if spec.startswith(start)]
+
+    def scanned(self, source: int) -> int | None:
+        """When the last scan of a source ended; None before the first one did."""
+        when: int | None = self.reader().execute(_SCANNED, (source,)).fetchone()[0]
+        return when
+
+    def set_scanned(self, source: int, now: int) -> None:
+        with self.transaction() as conn:
+            conn.execute(_SET_SCANNED, (now, source))
+
     def new_file_ids(self, source: int, count: int) -> range:
         """File ids that no file of this source has had or will have; those that stay unused are lost, no harm done."""
         if not 1 <= count <= MAX_FILE_IDS:
@@ -196,6 +216,11 @@ class Store:
             raise Fatal(f"log.db: {self._failed}") from error
 
 
+def put_meta(conn: sqlite3.Connection, key: str, value: bytes) -> None:
+    """Says this from now on."""
+    conn.execute(_PUT_META, (key, value))
+
+
 def create_store(directory: str, origin: str, log_name: str, now: int) -> None:
     """Makes an empty log.db for this log in `directory`; refuses where one stands already."""
     check_origin(origin)
@@ -213,15 +238,13 @@ def create_store(directory: str, origin: str, log_name: str, now: int) -> None:
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute("PRAGMA synchronous=FULL")
         conn.execute("BEGIN")  # a crash before the COMMIT leaves a file without version, which open_store refuses
-        for made in LogTable.metadata.sorted_tables:
-            conn.execute(sql(CreateTable(made)))
-            for index in sorted(made.indexes, key=lambda index: str(index.name)):
-                conn.execute(sql(CreateIndex(index)))
-        conn.executemany(_INSERT_META, [(key, str(value).encode("utf-8")) for key, value in meta.items()])
+        create_tables(conn, LogTable.metadata)
+        for key, value in meta.items():
+            put_meta(conn, key, str(value).encode("utf-8"))
         conn.execute("COMMIT")
     finally:
         conn.close()
-    _sync_directory(directory)
+    sync_directory_of(path)
 
 
 def open_store(directory: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> Store:
@@ -286,12 +309,3 @@ def _connect(path: str, mode: str, factory: type[sqlite3.Connection]) -> sqlite3
     return sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout, factory=factory
     )
-
-
-def _sync_directory(directory: str) -> None:
-    """Makes the directory entry durable: a file that fsync saved can still be missing after a power cut."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

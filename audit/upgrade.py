@@ -14,10 +14,8 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from audit.errors import Fatal, Refused
-from audit.schema import SCHEMA_VERSION, LogTable, sql
+from audit.schema import SCHEMA_VERSION, LogTable, create_tables
 from audit.store import FILE_NAME, read_version
 
 _COLUMNS: dict[int, tuple[tuple[str, str], ...]] = {
@@ -62,8 +60,4 @@ def _make_the_rest(conn: sqlite3.Connection) -> None:
     known = {row[0] for row in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL").fetchall():
         conn.execute(f'DROP INDEX "{name}"')
-    for made in LogTable.metadata.sorted_tables:
-        if made.name not in known:
-            conn.execute(sql(CreateTable(made)))
-        for index in sorted(made.indexes, key=lambda index: str(index.name)):
-            conn.execute(sql(CreateIndex(index)))
+    create_tables(conn, LogTable.metadata, known)

@@ -33,19 +33,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import MetaData, UniqueConstraint
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import registry
-from sqlalchemy.schema import CreateTable
 from sqlmodel import Field, SQLModel
 
 from audit.errors import Fatal, TryLater
+from audit.schema import create_tables
 from audit.witness import CONSISTENCY, Decision, Ended, Head, Inconsistent, OutOfStep, Retired, hash_origin
 from verifier.errors import Usage
 from verifier.note import VerifierKey, find_signature, format_vkey, parse_note, parse_vkey
@@ -203,13 +202,6 @@ def connect(
     for pragma in (pages, "journal_mode=WAL", "synchronous=FULL", waits, "foreign_keys=ON"):
         conn.execute(f"PRAGMA {pragma}").fetchall()
     return conn
-
-
-def create_tables(conn: sqlite3.Connection, metadata: MetaData, there: Collection[str] = ()) -> None:
-    """The tables as SQLModel describes them, but for those that are there, inside the caller's transaction."""
-    for table in metadata.sorted_tables:
-        if table.name not in there:
-            conn.execute(str(CreateTable(table).compile(dialect=sqlite.dialect())))
 
 
 def _log_of(vkeys: str, url: str) -> Log:

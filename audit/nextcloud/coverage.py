@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, func, select
 
 from audit.chains import LIVE
-from audit.nextcloud.known import Reads, get_reads
+from audit.nextcloud.known import Reads, count_dirty, count_known, get_reads
 from audit.nextcloud.limits import NO_LIMITS, Budget
 from audit.schema import EMPTY, ZERO, ChainRow, NextcloudDirty, NextcloudFolder, NextcloudKnown, Source, sql, table
 
@@ -31,7 +31,6 @@ def _count(made: Any, *conditions: Any) -> str:
     return sql(select(func.count()).select_from(made).where(made.c.source == bindparam("source"), *conditions))
 
 
-_FILES = _count(_KNOWN, _KNOWN.c.in_trash == ZERO)
 _TRASHED = _count(_KNOWN, _KNOWN.c.in_trash != ZERO)
 _READ_SINCE = _count(_KNOWN, _KNOWN.c.in_trash == ZERO, _KNOWN.c.checked >= bindparam("since"))
 _CHAINED = sql(
@@ -56,7 +55,6 @@ _BYTES = sql(
 )
 _UNSEEN = _count(_FOLDERS, _FOLDERS.c.etag == EMPTY)
 _WALKED = _count(_FOLDERS, _FOLDERS.c.path == EMPTY, _FOLDERS.c.etag != EMPTY)
-_WAITING = _count(_DIRTY)
 _WHY = sql(
     select(_DIRTY.c.why, func.count(), func.min(_DIRTY.c.user), func.min(_DIRTY.c.path))
     .where(_DIRTY.c.source == bindparam("source"), _DIRTY.c.tries != ZERO)
@@ -132,11 +130,11 @@ def measure(
         days,
         one(_WALKED, source),
         one(_UNSEEN, source),
-        one(_FILES, source),
+        count_known(conn, source),
         one(_CHAINED, LIVE, source),
         one(_READ_SINCE, source, now - days * DAY_S),
         one(_TRASHED, source),
-        one(_WAITING, source),
+        count_dirty(conn, source),
         one(_OLDEST, source),
         one(_SCANNED, source),
         tuple(Unreadable(reason, count, f"{user}/{path}") for reason, count, user, path in why),

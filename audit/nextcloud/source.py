@@ -28,7 +28,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, select
 
 from audit.chains import find_enrolled
 from audit.errors import AuditError, Fatal, Refused
@@ -43,7 +43,7 @@ from audit.nextcloud.looking import BATCH, EXTERNAL, GROUP, Looker, count_entrie
 from audit.nextcloud.share import FREELY, Gently, Share, held_by
 from audit.nextcloud.values import Node, Session
 from audit.scanning import MIGRATE_LIMIT, Job, Stopped, Summary
-from audit.schema import NextcloudDirty, Source, sql, table
+from audit.schema import NextcloudDirty, sql, table
 from audit.store import Store
 from verifier.errors import Error, Usage
 
@@ -60,10 +60,7 @@ ASK_FOR_CIPHERTEXT = (
 MOUNTS = (GROUP, EXTERNAL)  # whose folders' etags tell less than those of a user's own storage
 MOUNTS_EVERY_S = 3_600
 
-_SOURCES, _DIRTY = table(Source), table(NextcloudDirty)
-_LIST = sql(select(_SOURCES.c.id, _SOURCES.c.source_id, _SOURCES.c.spec).order_by(_SOURCES.c.id))
-_SCANNED = sql(select(_SOURCES.c.scanned).where(_SOURCES.c.id == bindparam("source")))
-_SET_SCANNED = sql(update(_SOURCES).values(scanned=bindparam("now")).where(_SOURCES.c.id == bindparam("source")))
+_DIRTY = table(NextcloudDirty)
 _FAILING = sql(
     select(_DIRTY.c.user, _DIRTY.c.path, _DIRTY.c.why)
     .where(_DIRTY.c.source == bindparam("source"), _DIRTY.c.tries > bindparam("none"))
@@ -136,13 +133,7 @@ def add_nextcloud(store: Store, spec: str, opener: Opener, limits: Limits = NO_L
 
 def list_nextclouds(store: Store, opener: Opener, limits: Limits = NO_LIMITS) -> list[NextcloudSource]:
     """Every Nextcloud that the log knows."""
-    start = f"{SCHEME}:"
-    found = store.reader().execute(_LIST).fetchall()
-    return [
-        NextcloudSource(row, name, spec.removeprefix(start), Line(opener), limits)
-        for row, name, spec in found
-        if spec.startswith(start)
-    ]
+    return [NextcloudSource(*known, Line(opener), limits) for known in store.list_sources(SCHEME)]
 
 
 async def _ask_instance(opener: Opener) -> str:
@@ -171,7 +162,7 @@ class _Scan:
         self.problems: list[Problem] = []
         self._scanning: Looker | None = None
         self._others: dict[str, int] = {}  # owners without an account here -> files and folders of theirs
-        (scanned,) = self.store.reader().execute(_SCANNED, (source.row,)).fetchone()
+        scanned = self.store.scanned(source.row)
         self.enters_mounts = scanned is None or int(self.clock()) // MOUNTS_EVERY_S != scanned // MOUNTS_EVERY_S
 
     async def run(self) -> Summary:
@@ -190,8 +181,7 @@ class _Scan:
                     await self.reread_share(looker)
         finally:
             self.source.line.share = None
-        with self.store.transaction() as conn:
-            conn.execute(_SET_SCANNED, (int(self.clock()), self.source.row))
+        self.store.set_scanned(self.source.row, int(self.clock()))
         migrated = await asyncio.to_thread(self.recorder.migrate, self.source.row, MIGRATE_LIMIT)
         return Summary(self.source.source_id, count_entries(looker.counts), self._all_problems(), migrated)
 
