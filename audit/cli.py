@@ -11,13 +11,13 @@ Only the module of the command that was asked for is imported.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from audit.errors import AuditError, Fatal
 from verifier import outcome
-from verifier.cli import PROGRAM, Parser, drop_output
+from verifier.cli import PROGRAM, guarded, run_command
 from verifier.errors import Error
 from verifier.words import escape
 
@@ -73,22 +73,7 @@ GROUPS = {"node": NODE, "peer": PEER, "policy": POLICY}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one server command and returns its exit code. Nothing but SystemExit of --help leaves this function."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
-        code = _run(words)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return outcome.INTERRUPTED
-    except BrokenPipeError:
-        drop_output()
-        return outcome.BROKEN_PIPE
-    except Exception as error:
-        return _failed(error, "--json" in words)
+    return guarded(_run, _failed, list(sys.argv[1:] if argv is None else argv))
 
 
 def _run(words: list[str]) -> int:
@@ -107,12 +92,8 @@ def _run(words: list[str]) -> int:
         known = ", ".join(" ".join(command) for command in among)
         print(f"{PROGRAM}: there is no command {' '.join(words[:count])!a}, want one of {known}", file=sys.stderr)
         return outcome.USAGE
-    command = import_module(name)
-    prog = " ".join((PROGRAM, *words[:count]))
-    parser: ArgumentParser = Parser(prog=prog, description=command.DESCRIPTION, epilog=command.EXAMPLES)
-    command.add_arguments(parser)
-    args: Namespace = parser.parse_args(words[count:])
-    return int(command.run(args))
+    command: Any = import_module(name)
+    return run_command(command, " ".join((PROGRAM, *words[:count])), words[count:])
 
 
 def _failed(error: Exception, as_data: bool) -> int:

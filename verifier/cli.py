@@ -13,11 +13,10 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from verifier import outcome
 from verifier.errors import Error, Usage
-from verifier.record import NamedTuple
 
 PROGRAM = "nextcloud-audit"
 MAX_WIDTH = 100  # columns of help text
@@ -27,13 +26,15 @@ argparse._ = str  # type: ignore[attr-defined]
 WORDS = ("verify", "prove", "seal", "inspect", "enrol", "login", "seed")
 
 
-class Command(NamedTuple):
-    """What a command's module brings."""
+class Command(Protocol):
+    """What a command's module has."""
 
-    description: str
-    examples: str
-    add_arguments: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], int]
+    DESCRIPTION: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: ArgumentParser, /) -> None: ...
+
+    def run(self, args: Namespace, /) -> int: ...
 
 
 class _Formatter(RawDescriptionHelpFormatter):
@@ -59,35 +60,39 @@ class Parser(ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one client command and returns its exit code. Nothing but SystemExit of --help leaves this function."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_run, _failed, list(sys.argv[1:] if argv is None else argv))
+
+
+def guarded(run: Callable[[list[str]], int], failed: Callable[[Exception, bool], int], words: list[str]) -> int:
+    """The exit code of `run`, or of what `failed` makes of an error, in data where --json is among the words."""
     try:
         for stream in (sys.stdout, sys.stderr):  # a path that the terminal's encoding lacks must not hide a verdict
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        code = _run(words)
+        code = run(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return outcome.INTERRUPTED
     except BrokenPipeError:
-        drop_output()
+        # What is buffered would raise again when the interpreter shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return outcome.BROKEN_PIPE
     except Exception as error:
-        return _failed(error, "--json" in words)
-
-
-def drop_output() -> None:
-    """What is buffered would raise again when the interpreter shuts down."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failed(error, "--json" in words)
 
 
 def _run(words: list[str]) -> int:
     word = words[0] if words else ""
-    command = _command(word)
-    parser = Parser(prog=f"{PROGRAM} {word}", description=command.description, epilog=command.examples)
+    return run_command(_command(word), f"{PROGRAM} {word}", words[1:])
+
+
+def run_command(command: Command, prog: str, words: list[str]) -> int:
+    """Parses the words after a command's name and runs it."""
+    parser = Parser(prog=prog, description=command.DESCRIPTION, epilog=command.EXAMPLES)
     command.add_arguments(parser)
-    return command.run(parser.parse_args(words[1:]))
+    return command.run(parser.parse_args(words))
 
 
 def _command(word: str) -> Command:
@@ -95,31 +100,31 @@ def _command(word: str) -> Command:
         case "verify":
             from verifier.commands import verify
 
-            return Command(verify.DESCRIPTION, verify.EXAMPLES, verify.add_arguments, verify.run)
+            return verify
         case "prove":
             from verifier.commands import prove
 
-            return Command(prove.DESCRIPTION, prove.EXAMPLES, prove.add_arguments, prove.run)
+            return prove
         case "seal":
             from verifier.commands import seal
 
-            return Command(seal.DESCRIPTION, seal.EXAMPLES, seal.add_arguments, seal.run)
+            return seal
         case "inspect":
             from verifier.commands import inspect
 
-            return Command(inspect.DESCRIPTION, inspect.EXAMPLES, inspect.add_arguments, inspect.run)
+            return inspect
         case "enrol":
             from verifier.commands import enrol
 
-            return Command(enrol.DESCRIPTION, enrol.EXAMPLES, enrol.add_arguments, enrol.run)
+            return enrol
         case "login":
             from verifier.commands import login
 
-            return Command(login.DESCRIPTION, login.EXAMPLES, login.add_arguments, login.run)
+            return login
         case "seed":
             from verifier.commands import seed
 
-            return Command(seed.DESCRIPTION, seed.EXAMPLES, seed.add_arguments, seed.run)
+            return seed
     raise Usage(f"command: got {word!r}, want one of {', '.join(WORDS)}")
 
 
