@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 
 from verifier import ed25519
 from verifier.chain import Chain, seal_message
@@ -172,19 +173,8 @@ def give_up(sealing: Sealing, report: Report, wait_s: int) -> Report:
     line = sign_closed(chain, Seen(stored.map.seq, stored.map.head), sealing.signer, int(time.time()))
     seq = sealing.server.close(sealing.signer, proof.source, proof.file_id, proof.generation, line)
     common.say(f"closed as step {seq}: steps up to {stored.map.seq} that were seen before are given up")
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            report = sealing.look()
-        except NotProven as error:
-            if error.reason not in ("not-published", "unreachable"):
-                raise
-        if report.proof.generation > proof.generation:
-            return report
-        if time.monotonic() + PAUSE_S > until:
-            message = f"the end of the chain is handed in, and not published within {wait_s} s: run the same again"
-            raise NotProven("not-published", message)
-        time.sleep(PAUSE_S)
+    late = f"the end of the chain is handed in, and not published within {wait_s} s: run the same again"
+    return wait_for(sealing, wait_s, lambda report: report.proof.generation > proof.generation, late)
 
 
 def taint_name(chain: Chain, taint: Taint) -> str:
@@ -228,22 +218,31 @@ def sign_seal(report: Report, accepts: tuple[tuple[bytes, int], ...], signer: Si
 
 def wait_for_seal(sealing: Sealing, seal: Seal, wait_s: int) -> Report:
     """The report on the first proof that shows the seal. A finding in it is returned, not hidden."""
-    give_up = time.monotonic() + wait_s
+
+    def is_settled(report: Report) -> bool:
+        if report.chain is not None and any(sealed.seal == seal for sealed in report.chain.seals):
+            return True
+        # No later proof of an honest log makes this go away.
+        return report.verdict in (Verdict.CHANGED, Verdict.FORK) and not seal.accepts
+
     common.say("waiting until the log has published the seal ...")
+    late = f"the seal is signed and handed in, and not published within {wait_s} s: verify later"
+    return wait_for(sealing, wait_s, is_settled, late)
+
+
+def wait_for(sealing: Sealing, wait_s: int, is_settled: Callable[[Report], bool], late: str) -> Report:
+    """The first report that settles it; NotProven where none does in time."""
+    until = time.monotonic() + wait_s
     while True:
         try:
             report = sealing.look()
-            if report.chain is not None and any(sealed.seal == seal for sealed in report.chain.seals):
+            if is_settled(report):
                 return report
-            if report.verdict in (Verdict.CHANGED, Verdict.FORK) and not seal.accepts:
-                return report  # no later proof of an honest log makes this go away
         except NotProven as error:
             if error.reason not in ("not-published", "unreachable"):
                 raise
-        if time.monotonic() + PAUSE_S > give_up:
-            raise NotProven(
-                "not-published", f"the seal is signed and handed in, and not published within {wait_s} s: verify later"
-            )
+        if time.monotonic() + PAUSE_S > until:
+            raise NotProven("not-published", late)
         time.sleep(PAUSE_S)
 
 
