@@ -61,6 +61,11 @@ DEFAULT_USER = "owner"
 
 Random = Callable[[int], bytes]
 
+
+class Occupied(Refused):
+    """Another process works in the directory."""
+
+
 _ADD_TOKEN = sql(insert(table(Token)))
 
 
@@ -206,7 +211,7 @@ def locked(directory: str, name: str = LOCK_FILE) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = os.read(fd, 20).decode("ascii", "replace").strip()
-            raise Refused(f"{directory}: process {pid} works in it; one process for each data directory") from None
+            raise Occupied(f"{directory}: process {pid} works in it; one process for each data directory") from None
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
         yield

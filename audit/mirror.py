@@ -201,13 +201,12 @@ class Mirror:
             _check_last(end - 1, leaves[-1])
         return peaks
 
-    def check_end(self, checkpoint: Checkpoint) -> bytes:
-        """The root, once the leaves held are the checkpoint's tree and the last one commits to the map."""
+    def check_end(self, checkpoint: Checkpoint) -> None:
+        """The leaves held are the checkpoint's tree, and the last one commits to the map."""
         if self.root != checkpoint.root:
             raise Inconsistent(CONSISTENCY, f"checkpoint root of size {self.size}: not that of the leaves held")
         number, place = divmod(self.size - 1, TILE_WIDTH)
         _check_last(self.size - 1, self.leaves(number)[place])
-        return checkpoint.root
 
     def _replay(self, first: int, leaves: Sequence[bytes]) -> None:
         """Every leaf follows its chain, and every map commitment is right; the first one that is not is a Finding."""
@@ -280,10 +279,10 @@ def _failed(path: Path, error: sqlite3.Error) -> Fatal:
     )
 
 
-def _check_last(index: int, data: bytes) -> bytes:
-    """The last leaf of a target, which commits to the map."""
+def _check_last(index: int, data: bytes) -> None:
+    """The last leaf of a target commits to the map."""
     try:
-        return check_last(index, data)
+        check_last(index, data)
     except BrokenRule as broken:
         raise Finding(broken) from None
 

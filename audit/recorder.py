@@ -222,9 +222,7 @@ class Recorder:
         for position, observation in enumerate(job.observations):
             try:
                 job.recorded.append(batch.observe(observation))
-            except Refused as error:
-                raise Refused(str(error), position) from error
-            except Error as error:
+            except (Refused, Error) as error:
                 raise Refused(str(error), position) from error
         batch.flush()
         if job.also is not None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from audit.clock import system_clock
 from audit.commands import common
-from audit.directory import NODE_KEY_FILE, read_policy
+from audit.directory import Occupied, locked, read_policy
 from audit.monitor import Found, Monitor, Policies, Settings, exit_code
 from audit.node import open_node
 from audit.witness import hash_origin
@@ -67,23 +63,28 @@ def run(args: Namespace) -> int:
         max_age_s,
         lambda: ends is not None and time.monotonic() >= ends,
     )
-    with single_run(folder) as alone:
-        if not alone:
-            return BUSY
-        found, errors, sizes = asyncio.run(audit(folder, args.peers, settings))
-        code = max(exit_code(found), USAGE if errors and exit_code(found) < FORK else 0)
-        report = format_json(report_data(found, errors, sizes, code))
-        if args.report:
-            write_atomic(args.report, f"{report}\n".encode("ascii"), 0o644)
-        if args.json:
-            print(report, flush=True)
-        else:
-            for one in found:
-                print(line_of(one), flush=True)
-        for error in errors:
-            common.say(f"nextcloud-audit: {error}")
-        if args.last_success and code == 0:
-            write_atomic(args.last_success, b"%d\n" % system_clock(), 0o644)
+    try:
+        with locked(args.data, LOCK_FILE):
+            return _run(args, folder, settings)
+    except Occupied:
+        return BUSY
+
+
+def _run(args: Namespace, folder: Path, settings: Settings) -> int:
+    found, errors, sizes = asyncio.run(audit(folder, args.peers, settings))
+    code = max(exit_code(found), USAGE if errors and exit_code(found) < FORK else 0)
+    report = format_json(report_data(found, errors, sizes, code))
+    if args.report:
+        write_atomic(args.report, f"{report}\n".encode("ascii"), 0o644)
+    if args.json:
+        print(report, flush=True)
+    else:
+        for one in found:
+            print(line_of(one), flush=True)
+    for error in errors:
+        common.say(f"nextcloud-audit: {error}")
+    if args.last_success and code == 0:
+        write_atomic(args.last_success, b"%d\n" % system_clock(), 0o644)
     return code
 
 
@@ -146,24 +147,3 @@ def policies_of(folder: Path, log: Log, given: Policies) -> Policies:
         if policy is not None and not {*log.keys} & {*policy.log_keys}:
             raise Usage(f"policy: the one in {folder / POLICY_FOLDER} for {log.origin} names another key")
     return own
-
-
-@contextmanager
-def single_run(folder: Path) -> Iterator[bool]:
-    """Whether this is the only audit of the directory. The lock ends when the process does."""
-    if folder.is_dir() and not (folder / NODE_KEY_FILE).exists():  # no lock file is left where no node lives
-        raise Usage(f"{folder}: holds no node; `node init` makes one")
-    try:
-        fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Usage(f"{folder}: {error.strerror}; want the directory of a node, `node init` makes one") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        os.close(fd)

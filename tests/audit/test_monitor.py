@@ -12,6 +12,7 @@ import pytest
 
 from audit import auditor, regions
 from audit.commands import audit as command
+from audit.directory import locked
 from audit.errors import PeerFailed
 from audit.mirror import Finding
 from audit.monitor import LAG_S, Found, Monitor, Policies, Settings, exit_code, read_seen, seen_path
@@ -442,8 +443,7 @@ def test_audit_command_is_alone_and_quiet(street: Street, capsys: pytest.Capture
     """A second run prints nothing and exits with a code of its own; options that make no sense are refused."""
     from audit.cli import main
 
-    with command.single_run(street.folder) as alone:
-        assert alone
+    with locked(str(street.folder), command.LOCK_FILE):
         assert main(["audit", "--data", str(street.folder), "--json"]) == command.BUSY
     assert capsys.readouterr().out == ""
     assert main(["audit", "nobody.example", "--data", str(street.folder)]) == 4
