@@ -133,6 +133,8 @@ def open_log(directory: str) -> Directory:
     """The log that `create_log` made, whose key, store and policies speak of the same log."""
     if os.path.exists(os.path.join(directory, DECLARED)):  # what is recorded now would not be in the new log
         raise Refused(f"{directory}: a loss was declared, and not to the end: run `recover --declare-loss` again")
+    if not any(os.path.lexists(os.path.join(directory, name)) for name in (FILE_NAME, KEY_FILE)):
+        raise Refused(f"{directory}: holds no log; `nextcloud-audit init --data {directory}` makes one")
     _check_made(directory)
     signer = read_key(os.path.join(directory, KEY_FILE))
     key = signer.verifier_key

@@ -136,6 +136,8 @@ def _check_made(folder: Path) -> None:
 
 def open_node(folder: Path, fetch: Fetch | None = None, factory: type[sqlite3.Connection] = sqlite3.Connection) -> Node:
     """The node of a directory that `create_node` made. Nothing is created that is missing."""
+    if not (folder / STORE_FILE).exists() and not any((folder / file).exists() for file in KEY_FILES.values()):
+        raise Usage(f"{folder}: holds no node; `nextcloud-audit node init --data {folder}` makes one")
     _check_made(folder)
     signers = {role: read_key(folder / file) for role, file in KEY_FILES.items()}
     vkeys = {role: format_vkey(signer.verifier_key) for role, signer in signers.items()}

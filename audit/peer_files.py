@@ -118,5 +118,7 @@ def _with_line(policy: bytes, log: Log) -> bytes:
 def read_policy_file(directory: str, name: str) -> bytes:
     path = os.path.join(directory, name)
     if not os.path.lexists(path):
-        raise Usage(f"{directory}: holds no log (there is no {name}); `init` makes one")
+        raise Usage(
+            f"{directory}: holds no log (there is no {name}); `nextcloud-audit init --data {directory}` makes one"
+        )
     return read_bounded(path, MAX_POLICY_SIZE, name)

@@ -42,7 +42,7 @@ line."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("peers", metavar="PEER", nargs="*", help="the origin or the address of a log (default: all)")
+    parser.add_argument("logs", metavar="LOG", nargs="*", help="the origin or the address of a log (default: all)")
     common.add_data(parser, "the node's directory")
     parser.add_argument("--policy", metavar="FILE", help="the logs and their witnesses")
     parser.add_argument("--auditors", metavar="FILE", help="the logs and their auditors")
@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
 
 
 def _run(args: Namespace, folder: Path, settings: Settings) -> int:
-    found, errors, sizes = asyncio.run(audit(folder, args.peers, settings))
+    found, errors, sizes = asyncio.run(audit(folder, args.logs, settings))
     code = max(exit_code(found), USAGE if errors and exit_code(found) < FORK else 0)
     report = format_json(report_data(found, errors, sizes, code))
     if args.report:
@@ -88,27 +88,27 @@ def _run(args: Namespace, folder: Path, settings: Settings) -> int:
     return code
 
 
-async def audit(folder: Path, peers: list[str], settings: Settings) -> tuple[list[Found], list[str], dict[str, int]]:
+async def audit(folder: Path, names: list[str], settings: Settings) -> tuple[list[Found], list[str], dict[str, int]]:
     node = open_node(folder)
     try:
         monitor = Monitor(node, folder, system_clock, settings)
-        found = await monitor.run(choose_logs(node.store, peers))
+        found = await monitor.run(choose_logs(node.store, names))
         return found, [str(error) for error in monitor.errors], monitor.sizes
     finally:
         await node.aclose()
 
 
-def choose_logs(store: Store, peers: list[str]) -> list[Log]:
+def choose_logs(store: Store, names: list[str]) -> list[Log]:
     """The logs that are meant. One without an address is watched by the witness alone, and cannot be audited."""
     logs = [log for log in store.logs() if log.url]
-    if not peers:
+    if not names:
         return logs
     chosen = []
-    for peer in peers:
-        found = [log for log in logs if peer in (log.origin, log.url, log.url.rstrip("/"))]
+    for name in names:
+        found = [log for log in logs if name in (log.origin, log.url, log.url.rstrip("/"))]
         if not found:
             known = ", ".join(log.origin for log in logs) or "none"
-            raise Usage(f"peer: got {peer!r}, want a log that this node watches and has an address of: {known}")
+            raise Usage(f"log: got {name!r}, want a log that this node watches and has an address of: {known}")
         chosen += [log for log in found if log not in chosen]
     return chosen
 

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from argparse import _SubParsersAction
 from hashlib import sha3_256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from audit.server import check_public, parse_listen
 from audit.service import why_paused
 from audit.witness import FINDING
 from tests.fakes import NOW, FakeClock, FakeLog
+from verifier.cli import WORDS, Parser
 from verifier.errors import Usage
 from verifier.note import format_vkey, parse_private_key
 from verifier.policy import WITNESSES, parse_policy
@@ -278,6 +281,32 @@ def test_record_does_not_record_its_own_directory(
 def test_record_wants_a_folder(data: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Anything but an existing folder is a mistake in the command, and no source of the log."""
     assert run_json(capsys, "record", "--data", data, "--source", source, expect=4)["error"]["reason"] == "usage"
+
+
+CLIENT = [f"verifier.commands.{word}" for word in WORDS if word != "enrol"]  # enrol's --server has no words yet
+
+
+@pytest.mark.parametrize("name", [*CLIENT, *COMMANDS.values()])
+def test_every_option_is_explained(name: str) -> None:
+    """Each command, and each action of one, takes --json and says of every option what it is for."""
+    parser = Parser(prog=name)
+    import_module(name).add_arguments(parser)
+    groups = [action.choices for action in parser._actions if isinstance(action, _SubParsersAction)]
+    for one in [action for group in groups for action in group.values()] or [parser]:
+        assert "--json" in one._option_string_actions
+        assert [option.option_strings for option in one._actions if option.option_strings and not option.help] == []
+
+
+@pytest.mark.parametrize(
+    "words", [["fsck"], ["token", "--user", "ada"], ["coverage"], ["node", "show"], ["policy", "show"]]
+)
+def test_directory_that_is_not_there(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever names a wrong directory is told that nothing lives there, and what makes it."""
+    for path in (tmp_path / "nowhere", tmp_path):
+        assert main([*words, "--data", str(path)]) == 4
+        said = capsys.readouterr().err
+        assert f"{path}: holds no " in said
+        assert f"init --data {path}` makes one" in said
 
 
 def test_directory_belongs_to_one_process(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

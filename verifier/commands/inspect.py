@@ -37,7 +37,7 @@ _KINDS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("proof", metavar="PROOF")
+    parser.add_argument("proof", metavar="PROOF", help="a proof, or a file of evidence")
     common.add_json(parser)
 
 

@@ -29,14 +29,16 @@ With --link, REMOTE is a path below the folder that the link shows; where it sho
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("remote", metavar="REMOTE")
-    parser.add_argument("--server", metavar="URL", required=True)
+    parser.add_argument("remote", metavar="REMOTE", help="the path in the source, or the file id")
+    parser.add_argument("--server", metavar="URL", required=True, help="the log's address")
     common.add_seed(parser, required=False)
     parser.add_argument("--login", metavar="FILE", help="ask as a Nextcloud user (`login` makes it), without a seed")
     parser.add_argument("--link", metavar="LINK", help="ask as whoever has this public link: its address, or its token")
     parser.add_argument("--link-password-file", metavar="FILE", help="read the link's password from its first line")
-    parser.add_argument("--reader", metavar="FILE", help="(not enough: a request needs the owner's signature)")
-    parser.add_argument("-o", "--output", metavar="FILE.proof", required=True)
+    parser.add_argument(
+        "--reader", metavar="FILE", help="of no use here: the owner alone can ask, and hands you the proof file"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE.proof", required=True, help="the proof file to write")
     parser.add_argument("--full", action="store_true", help="all of it, even what the state holds already")
     common.add_state(parser)
     common.add_json(parser)

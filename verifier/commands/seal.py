@@ -42,8 +42,8 @@ SHORT_ID = 16  # hex digits by which an earlier chain is named in --accept
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--server", metavar="URL", required=True)
+    parser.add_argument("file", metavar="FILE", help="the file whose bytes you vouch for")
+    parser.add_argument("--server", metavar="URL", required=True, help="the log's address")
     common.add_seed(parser)
     parser.add_argument("--as", dest="remote", metavar="REMOTE|ID", help="the path in the source, or the file id")
     parser.add_argument(

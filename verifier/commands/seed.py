@@ -21,6 +21,7 @@ from verifier.words import count, escape
 DESCRIPTION = "The seed: 32 random bytes that make your files' history yours. Whoever has it, is you."
 EXAMPLES = """examples:
   nextcloud-audit seed new seed.txt --passphrase     make one; keep the phrase on paper, elsewhere
+  nextcloud-audit seed show seed.txt                 its fingerprint, never the secret
   nextcloud-audit seed phrase seed.txt               24 words for paper, and the fingerprint to go with them
   nextcloud-audit seed restore seed.txt              from those words
   nextcloud-audit seed check seed.txt                does it open, and does the state belong to it?
@@ -39,8 +40,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         ("reader", "export the key that lets others verify"),
         ("owner", "the public key: with it others verify what you share with them and have sealed"),
     ):
-        action = actions.add_parser(name, help=about, description=about)
-        action.add_argument("file", metavar="FILE")
+        example = next(line for line in EXAMPLES.splitlines() if f" seed {name} " in line)
+        action = actions.add_parser(name, help=about, description=about, epilog=f"example:\n{example}")
+        action.add_argument("file", metavar="FILE", help="the seed file")
         action.add_argument("--passphrase-file", metavar="FILE", help="read the passphrase from its first line")
         if name in ("new", "restore"):
             action.add_argument("--passphrase", action="store_true", help="protect the file by a passphrase")
@@ -155,8 +157,8 @@ def _write(args: Namespace, seed: bytes) -> None:
     else:
         data = seeds.format_seed(seed)
     write_secret_new(args.file, data)
-    mark = seeds.fingerprint(seed)
-    text = f"{escape(args.file)} made, fingerprint {mark}. Write down its recovery phrase: seed phrase FILE"
+    mark, name = seeds.fingerprint(seed), escape(args.file)
+    text = f"{name} made, fingerprint {mark}. Write its recovery phrase down: `nextcloud-audit seed phrase {name}`"
     common.emit(args, {"file": args.file, "fingerprint": mark}, text)
 
 
