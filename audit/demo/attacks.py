@@ -36,13 +36,17 @@ class Tried(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """`fresh_state`: the honest state is put back with the undoing, because the attack had changed what was seen."""
+    """`fresh_state`: the honest state is put back with the undoing, because the attack had changed what was seen.
+
+    `undone` says what the undoing is.
+    """
 
     title: str
     exit_code: int
     reason: str
     act: Callable[[Story, Path], Tried]
     fresh_state: bool = False
+    undone: str = "undone"
 
 
 def flipped_byte(story: Story, place: Path) -> Tried:
@@ -211,6 +215,6 @@ ATTACKS = (
     Attack("a copy served under the asked path", 2, "other-path", other_path),
     Attack("a proof with two of three cosignatures", 2, "unwitnessed", two_cosignatures),
     Attack("a forked log", 3, "fork", forked_log, True),
-    Attack("an alteration that a later write tries to hide", 1, "altered", hidden_alteration, True),
+    Attack("an alteration that a later write tries to hide", 1, "altered", hidden_alteration, True, "sealed by Alice"),
     Attack("an old proof replayed after a newer one was seen", 2, "stale", old_proof),
 )

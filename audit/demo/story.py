@@ -8,7 +8,6 @@ command must say VERIFIED. Anything else ends the demo with exit 70 and an expla
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -44,7 +43,7 @@ class Story:
 
     def show(self, words: Sequence[str], output: str, exit_code: int) -> None:
         """A command and its answer, as a user would see them."""
-        shown = shown_command(*(os.path.relpath(word, self.root) if word.startswith("/") else word for word in words))
+        shown = shown_command(*words)
         self.commands.append(f"$ {shown}\n{output.rstrip()}\n(exit {exit_code})\n")
         print(f"\n  $ {shown}")
         print("".join(f"  {line}\n" for line in output.rstrip().splitlines()), flush=True)
@@ -128,13 +127,15 @@ class Story:
         place.mkdir(parents=True)
         shutil.copytree(self.state, place / "state")
         tried = attack.act(self, place)
-        trust = ("--seed", str(self.seed), "--state", str(place / "state"))
-        words = ("verify", str(tried.file), "--proof", str(tried.proof), *trust, "--as", tried.remote)
+        file, proof, state = (str(path.relative_to(self.root)) for path in (tried.file, tried.proof, place / "state"))
+        trust = ("--seed", "alice.seed", "--state", state)
+        words = ("verify", file, "--proof", proof, *trust, "--as", tried.remote)
         self._expect(words, attack.exit_code, attack.reason)
         tried.undo()
         if attack.fresh_state:
             shutil.rmtree(place / "state")
             shutil.copytree(self.state, place / "state")
+        self.say(f"{attack.undone}, and the same command again")
         self._expect(words, 0, None)
 
     def _expect(self, words: tuple[str, ...], exit_code: int, reason: str | None) -> None:
@@ -168,7 +169,8 @@ def main(words: Sequence[str]) -> int:
             return FAULT
         finally:
             story.deployment.stop()
-        story.say(f"done{f': everything is kept in {root}' if keep else ''}")
+        kept = f"; everything is kept in {root}" if keep else ""
+        story.say(f"done: {len(ATTACKS)} attacks, each answered as it has to be{kept}")
     return 0
 
 
