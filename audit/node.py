@@ -320,12 +320,11 @@ def check_url(url: str) -> str:
 
 
 def create_app(node: Node, clock: Clock = system_clock, audits: bool = True) -> FastAPI:
-    """The node's HTTP interface; one that does not audit fetches nothing. Closing the application closes the node."""
+    """The node's HTTP interface; one that does not audit mirrors nothing. Closing the application closes the node."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if audits:
-            await node.check_memory()
+        await node.check_memory()
         yield
         await node.aclose()
 

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-audit",
         action="store_true",
-        help="be a witness only: nothing is replayed, and at the start no log is asked what this node has signed",
+        help="be a witness only: nothing is mirrored or replayed",
     )
     common.add_json(parser)
 

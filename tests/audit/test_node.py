@@ -158,14 +158,15 @@ def test_node_describes_itself(send: Callable[..., httpx.Response], node: Node, 
     assert send("GET", "/healthz").status_code == 500
 
 
-def test_witness_alone_fetches_nothing(node: Node, log: FakeLog, clock: FakeClock) -> None:
-    """Without audits there is no such request, the node says so of each log, and its start asks nobody."""
+def test_witness_alone_replays_nothing(node: Node, log: FakeLog, clock: FakeClock) -> None:
+    """Without audits there is no such request, and the node says so of each log; what it has signed it still asks."""
+    send, asked = sender(node, clock, audits=False), []
 
     async def fetch(url: str, _: int) -> bytes:
-        raise AssertionError(url)
+        asked.append(url)
+        return log.checkpoint(3)
 
     node.fetch = fetch
-    send = sender(node, clock, audits=False)
     assert send("POST", "/audit", log.checkpoint(3)).status_code == 404
     assert send("GET", "/").json()["logs"] == [{"origin": log.origin, "audited": False}]
 
@@ -175,6 +176,7 @@ def test_witness_alone_fetches_nothing(node: Node, log: FakeLog, clock: FakeCloc
             pass
 
     asyncio.run(start())
+    assert asked == [f"{log.url}/checkpoint"]
 
 
 def test_node_reads_no_more_than_a_body_may_have(
