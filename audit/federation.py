@@ -36,7 +36,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
-from hashlib import sha256
 from statistics import median
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -47,7 +46,7 @@ from audit.answers import parse_retry_after, read_answer
 from audit.errors import AuditError, Busy, Conflict, Fatal, PeerFailed, TryLater
 from audit.health import Kept
 from audit.publisher import CLOCK_TOLERANCE_S, Accepted, Cosigner, Target
-from audit.witness import format_request
+from audit.witness import format_request, hash_origin
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import decode_decimal
 from verifier.errors import Error
@@ -155,7 +154,7 @@ class Peer:
 
         For a policy's witness that has no monitoring endpoint here, this is None as well.
         """
-        path = f"/{sha256(keys[0].name.encode('utf-8')).hexdigest()}/checkpoint"
+        path = f"/{hash_origin(keys[0].name)}/checkpoint"
         try:
             note = await self._ask("GET", path, b"", ASK_TIMEOUT_S)
         except Unknown:

@@ -24,7 +24,6 @@ import asyncio
 import sqlite3
 import traceback
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +32,7 @@ from audit.evidence import Files, Value, of_mirror, of_row, range_hash
 from audit.mirror import Finding, Mirror
 from audit.node import Node
 from audit.succession import BadSuccession
+from audit.witness import hash_origin
 from audit.witness_store import Log
 from verifier.canonical import format_object, members, parse_object
 from verifier.checkpoint import Checkpoint, open_checkpoint
@@ -186,7 +186,7 @@ class Round:
 
     async def _views(self) -> list[View]:
         """The log's newest checkpoint, and what each witness that can be reached cosigned last."""
-        name = sha256(self.origin.encode("utf-8")).hexdigest()
+        name = hash_origin(self.origin)
         asked: list[tuple[str, str, VerifierKey | None]] = [(THE_LOG, f"{self._log.url.rstrip('/')}/checkpoint", None)]
         witnesses = self._policies.witnesses.witnesses.values() if self._policies.witnesses else ()
         asked += [(w.key.name, f"{w.url.rstrip('/')}/{name}/checkpoint", w.key) for w in witnesses if w.url]
@@ -330,7 +330,7 @@ class Round:
 
 
 def seen_path(folder: Path, log: Log) -> Path:
-    return folder / SEEN_FOLDER / f"{sha256(log.origin.encode('utf-8')).hexdigest()}.json"
+    return folder / SEEN_FOLDER / f"{hash_origin(log.origin)}.json"
 
 
 def read_seen(folder: Path, log: Log) -> Seen:

@@ -34,13 +34,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from audit.errors import Fatal, Refused
 from audit.health import put_success
 from audit.mapstore import MapError, MapStore
 from audit.schema import ONE, ZERO, EntryRow, Meta, Owner, Pending, TreeRow, sql, table
-from audit.store import Store
+from audit.store import Store, put_meta
 from audit.tree import Tree, append_leaves
 from verifier.checkpoint import Checkpoint, format_checkpoint, open_checkpoint
 from verifier.errors import Error
@@ -215,8 +214,6 @@ MARK_PREFIX = "cosigned "  # of rows in meta: the cosigner's vkey follows; the v
 _PENDING, _ENTRIES, _OWNERS, _TREES = table(Pending), table(EntryRow), table(Owner), table(TreeRow)
 _META = table(Meta)
 _GET_MARK = sql(select(_META.c.value).where(_META.c.key == bindparam("key")))
-_put_mark = upsert(_META).values(key=bindparam("key"), value=bindparam("value"))
-_PUT_MARK = sql(_put_mark.on_conflict_do_update(index_elements=["key"], set_={"value": _put_mark.excluded.value}))
 _READ_PENDING = sql(
     select(_PENDING, _ENTRIES.c.head)
     .select_from(
@@ -468,7 +465,7 @@ def _advance_mark(conn: sqlite3.Connection, key: VerifierKey, size: int, time: i
         raise Fatal(f"meta: {name!r} has {row[0]!r}, want a size and a time: the store is damaged") from None
     after = mark.advance(size, time)
     if after is not None:
-        conn.execute(_PUT_MARK, (name, b"%d %d" % after))
+        put_meta(conn, name, b"%d %d" % after)
     return after is not None
 
 

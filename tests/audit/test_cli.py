@@ -283,7 +283,7 @@ def test_record_wants_a_folder(data: Path, source: str, capsys: pytest.CaptureFi
     assert run_json(capsys, "record", "--data", data, "--source", source, expect=4)["error"]["reason"] == "usage"
 
 
-CLIENT = [f"verifier.commands.{word}" for word in WORDS if word != "enrol"]  # enrol's --server has no words yet
+CLIENT = [f"verifier.commands.{word}" for word in WORDS]
 
 
 @pytest.mark.parametrize("name", [*CLIENT, *COMMANDS.values()])

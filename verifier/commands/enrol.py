@@ -34,7 +34,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--server", metavar="URL", required=True)
+    parser.add_argument("--server", metavar="URL", required=True, help="the log's address")
     common.add_seed(parser)
     parser.add_argument("--token", required=True, help="the one-time enrolment token")
     common.add_policies(parser, required=True)
