@@ -57,7 +57,7 @@ def said(case: dict[str, Any]) -> tuple[str, list[str]]:
                 _or_none(memory["checkpoint"], str.encode),
                 _or_none(memory["chain"], lambda text: parse_proof(text.encode())),
                 _or_none(memory["path_file"], _number),
-                _number(memory["path_generation"]),
+                _or_none(memory["path_chain"], lambda text: parse_proof(text.encode())),
             ),
         )
     except Malformed:

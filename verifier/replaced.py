@@ -19,19 +19,25 @@ from verifier.errors import NotProven
 from verifier.keys import chain_id
 from verifier.map import map_value, verify_absence, verify_presence
 from verifier.proof import Proof, Replaced
+from verifier.seen import is_kept
+from verifier.verdict import Run
 
 
-def check_replaced(proof: Proof, blinding: bytes, path: str, file_id: int, generation: int) -> Replaced:
-    """What shows that this file, seen under this path in that generation, left it; else NotProven."""
+def check_replaced(run: Run, blinding: bytes, path: str, file_id: int) -> Replaced:
+    """What shows that this file, seen under this path, left it; else NotProven."""
+    proof, stored = run.proof, run.memory.path_chain
     replaced = next((replaced for replaced in proof.replaced if replaced.file_id == file_id), None)
     if replaced is None:
         raise not_shown(path, file_id, proof.file_id)
+    generation = 0 if stored is None else stored.generation
     if replaced.generation != generation:
         message = f"generation {generation} of file {file_id} was seen, {replaced.generation} is shown"
         raise NotProven("other-file-id", f"{message}: verify that file first")
     steps = [open_step(line.entry, line[1:]) for line in replaced.steps]
     if not steps or not _frees(steps, path):
         raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")
+    if stored is not None and run.continues and not is_kept(run, stored):
+        raise NotProven("other-file-id", f"what was seen of file {file_id} was declared lost: ask by file id")
     chain = chain_id(blinding, proof.source, file_id, generation)
     head = replaced.before
     for seq, step in enumerate(steps, steps[0].entry.seq):

@@ -22,7 +22,7 @@ from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
 from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
 from verifier.note import VerifierKey, parse_note
-from verifier.proof import Line, Proof
+from verifier.proof import Proof
 from verifier.verdict import Run, Trust
 
 # -- a short proof (step 1) ------------------------------------------------------------------------------------
@@ -165,16 +165,39 @@ def check_ended(run: Run, stored: Proof) -> None:
         raise NotProven("stale" if stored.generation >= run.proof.generation else "generations", message)
     last = stored.map.seq
     closed = decode_entry(earlier.step.entry).seq
-    if _gave_up(earlier.step, stored):
+    if gave_up(earlier.step.entry, stored):
         return
+    if run.continues and not is_kept(run, stored):
+        raise Changed(
+            "pinned", f"step {last} of generation {stored.generation} was seen before, and declared lost", last
+        )
     if closed <= last or (closed == last + 1 and earlier.before != stored.map.head):
         message = f"generation {stored.generation} did not end after step {last}, which was seen before"
         raise Changed("pinned", message, last)
 
 
-def _gave_up(closed: Line, stored: Proof) -> bool:
+def gave_up(closed: bytes, stored: Proof) -> bool:
     """[R] The owner ended the chain for the head seen last: steps up to there are gone by the owner's own word."""
-    end = decode_entry(closed.entry).argument
+    end = decode_entry(closed).argument
     seen = end.seen if isinstance(end, Closed) else None
     last = stored.map
     return seen is not None and (seen.seq > last.seq or seen == Seen(last.seq, last.head))
+
+
+def is_kept(run: Run, stored: Proof) -> bool:
+    """[R] Whether the last leaf of the stored proof's chain is there still, by all losses declared since (SPEC 6.5).
+
+    Only the end of that chain is shown, and a chain that lost steps may have grown others in their place.
+    """
+    origin, index = parse_checkpoint_unverified(parse_note(stored.checkpoint).text).origin, stored.map.leaf_index
+    if origin == run.tree.origin:
+        return True
+    declared = run.proof.loss.declared if run.proof.loss is not None else []
+    origins = [old.origin for _, old in run.lost]
+    if origin not in origins:
+        return False
+    for one, old in reversed(list(zip(declared, origins, strict=True))[: origins.index(origin) + 1]):
+        if index >= one.kept:
+            return False
+        index += old == run.origin  # a later origin's leaf 0 was left out
+    return True

@@ -67,7 +67,7 @@ class Memory(NamedTuple):
     checkpoint: bytes | None = None
     chain: Proof | None = None  # the last whole proof that was VERIFIED for this file
     path_file_id: int | None = None  # the file id that this path had
-    path_generation: int = 0  # the generation of that file which was seen last
+    path_chain: Proof | None = None  # the last whole proof that was VERIFIED for that file
 
 
 class Finding(NamedTuple):

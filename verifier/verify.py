@@ -315,7 +315,7 @@ def check_identity(run: Run) -> None:
 
         if run.trust.blinding is None:
             raise not_shown(question.path, known, run.proof.file_id)
-        check_replaced(run.proof, run.trust.blinding, question.path, known, run.memory.path_generation)
+        check_replaced(run, run.trust.blinding, question.path, known)
 
 
 def check_bytes(run: Run) -> None:

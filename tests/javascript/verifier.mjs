@@ -712,7 +712,8 @@ function run(c, f) {
   let storedProof;
   const stored = () => (storedProof ??= memory?.chain == null ? null : parseProof(memory.chain));
   const knownFile = memory?.path_file == null ? null : decimal(memory.path_file);
-  const knownGeneration = decimal(memory?.path_generation ?? '0');
+  const knownChain = memory?.path_chain == null ? null : parseProof(memory.path_chain);
+  const knownGeneration = knownChain === null ? 0n : knownChain.generation;
   const done = () => {
     const r = f.result();
     r.memory = { checkpoint: memory?.checkpoint ?? null, chain: memory?.chain ?? null, path_file: memory?.path_file ?? null };
@@ -875,6 +876,16 @@ function run(c, f) {
   });
 
   // 11 what was seen before
+  const kept = (o) => {                                      // its last leaf, through all losses since
+    if (o.checkpoint.origin === origin) return true;
+    const from = lost.findIndex((x) => x.origin === o.checkpoint.origin);
+    let index = o.map.index;
+    for (let i = from; i >= 0; i--) {
+      if (index >= p.loss.declared[i].kept) return false;
+      if (lost[i].origin === firstOrigin) index += 1n;
+    }
+    return from >= 0;
+  };
   step(11, () => {
     const o = stored();
     if (!o || o.file !== p.file || o.source !== p.source || o.log !== p.log) return;
@@ -888,6 +899,7 @@ function run(c, f) {
     if (x) {
       const up = x.step.gaveUp;                              // 4.7
       if (up && (up.seq > o.map.seq || (up.seq === o.map.seq && same(up.head, o.map.head)))) return;
+      if (connected && !kept(o)) return ['CHANGED', 'pinned', 'declared lost'];
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
     } else if (same(o.root, p.root) && !(asOf && !connected)) return [N, o.generation >= p.generation ? 'stale' : 'generations', 'not the generation that is known'];
   });
@@ -909,6 +921,7 @@ function run(c, f) {
     if (!blinding || x.generation !== knownGeneration || !x.steps.length) return 'other-file-id';
     if (!x.steps.every(opens)) return 'history';
     const chain = chainId(blinding, p.source, x.file, x.generation);
+    if (knownChain && connected && !kept(knownChain)) return 'other-file-id';
     let head = x.before;
     for (const [i, e] of x.steps.entries()) {
       if (e.seq !== x.steps[0].seq + BigInt(i)) return 'other-file-id';

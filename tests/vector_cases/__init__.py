@@ -115,7 +115,7 @@ def document(name: str) -> dict[str, object]:
             "checkpoint": None if ask.memory.checkpoint is None else ask.memory.checkpoint.decode(),
             "chain": None if ask.memory.chain is None else format_proof(ask.memory.chain).decode(),
             "path_file": _decimal(ask.memory.path_file_id),
-            "path_generation": str(ask.memory.path_generation),
+            "path_chain": None if ask.memory.path_chain is None else format_proof(ask.memory.path_chain).decode(),
         },
         "proof": ask.proof if isinstance(ask.proof, str) else format_proof(ask.proof).decode(),
     }

@@ -183,6 +183,101 @@ def as_of_a_tree_after_a_loss_that_went_on_otherwise() -> Ask:
     )
 
 
+def regrown(kept: int, *, first: World | None = None) -> Ask:
+    """After the loss file 1 got as many steps as were seen and more, was closed, and goes on in another generation."""
+    world = written(first)
+    memory = Memory(world.notes[6], world.prove(1))
+    world.declare_loss(kept)
+    for data in (b"other", b"two", b"more"):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+    world.publish()
+    world.close(1)
+    world.continue_(1, b"more", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), b"more", memory=memory)
+
+
+@case(CHANGED, "pinned")
+def declared_loss_of_a_step_that_was_seen_in_a_generation_that_ended() -> Ask:
+    """[R] Other steps have taken the place of the lost one, and of that chain the end alone is shown."""
+    return regrown(4)
+
+
+@case(VERIFIED)
+def generation_that_ended_after_a_declared_loss_of_other_steps() -> Ask:
+    """All that this client has seen of the generation was kept."""
+    return regrown(5)
+
+
+@case(CHANGED, "pinned")
+def second_declared_loss_of_a_step_that_was_seen() -> Ask:
+    """[R] The step was kept the first time and lost the second time: each loss counts where its origin has the leaf."""
+    world, memory = seen()
+    world.declare_loss(5)
+    world.publish()
+    world.declare_loss(5, THIRD)
+    for data in (b"other", b"two"):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+    world.publish()
+    world.close(1)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), b"two", memory=memory)
+
+
+@case(VERIFIED)
+def second_declared_loss_after_a_step_that_was_seen() -> Ask:
+    """Under the second origin the leaf stands one further: it was kept both times."""
+    world, memory = seen()
+    world.declare_loss(5)
+    world.publish()
+    world.declare_loss(6, THIRD)
+    world.close(1)
+    world.continue_(1, b"three", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), b"three", memory=memory)
+
+
+@case(VERIFIED)
+def third_declared_loss_after_a_step_that_was_seen() -> Ask:
+    """Under the third origin the leaf stands where it stood under the second, whose leaf 0 was left out."""
+    world, memory = seen()
+    world.declare_loss(5)
+    world.publish()
+    world.declare_loss(6, THIRD)
+    world.publish()
+    world.declare_loss(6, "log.example/files/4")
+    world.close(1)
+    world.continue_(1, b"three", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), b"three", memory=memory)
+
+
+def freed(kept: int) -> Ask:
+    """File 1 was seen at a.txt. After the loss it was deleted, and file 2 is there."""
+    world, memory = seen()
+    world.declare_loss(kept)
+    world.record(1, Operation.DELETED)
+    world.record(2, Operation.CREATED, b"new", "a.txt")
+    world.publish()
+    world.record_seal(2)
+    world.publish()
+    memory = Memory(memory.checkpoint, None, 1, memory.chain)
+    return Ask(world, world.prove(2, replaces=(1,)), b"new", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_freed_by_a_file_whose_steps_were_declared_lost() -> Ask:
+    """[R] What was seen of the file that had the path is gone, so its end shows nothing."""
+    return freed(4)
+
+
+@case(VERIFIED)
+def path_freed_after_a_declared_loss() -> Ask:
+    """All that was seen of the file that had the path was kept."""
+    return freed(5)
+
+
 # -- what a server may make up --------------------------------------------------------------------------------------
 
 

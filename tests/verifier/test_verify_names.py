@@ -246,7 +246,8 @@ def test_verify_refuses_path_freed_by_a_made_up_generation() -> None:
     proof = world.prove(2, replaces=(1,))
     report = world.verify(proof, b"evil", Memory(path_file_id=1), path="a.txt")
     assert said(report) == ("NOT PROVEN", "other-file-id")
-    assert said(world.verify(proof, b"evil", Memory(path_file_id=1, path_generation=5), path="a.txt")) == VERIFIED
+    seen = world.prove(1)._replace(generation=5)
+    assert said(world.verify(proof, b"evil", Memory(path_file_id=1, path_chain=seen), path="a.txt")) == VERIFIED
 
 
 def test_verify_refuses_path_freed_with_a_gap_after_it() -> None:

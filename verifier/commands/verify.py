@@ -315,8 +315,8 @@ def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Me
     if known is None:
         return Memory(log.checkpoint, stored)
     other = file if known.file_id == file_id else home.read_file(log, known.file_id)
-    generation = parse_once(other.proof).generation if other is not None and other.proof is not None else 0
-    return Memory(log.checkpoint, stored, known.file_id, generation)
+    chain = parse_once(other.proof) if other is not None and other.proof is not None else None
+    return Memory(log.checkpoint, stored, known.file_id, chain)
 
 
 def pin_checkpoint(home: Home, log: LogState, report: Report, followed: bytes | None) -> None:
