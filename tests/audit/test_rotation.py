@@ -420,6 +420,12 @@ def test_enrolment_wants_a_policy_that_names_the_first_key() -> None:
     assert check_offer(offer, both) == now.signer.verifier_key
     with pytest.raises(Usage, match="no log of the policy"):
         check_offer(offer, alone)
+    renamed = offer._replace(log=format_log_name(now.origin, now.signer.verifier_key.public_key))
+    with pytest.raises(Usage, match="first log line names"):
+        check_offer(renamed, both)
+    assert check_offer(renamed, both, renamed.log) == now.signer.verifier_key, "the user says so"
+    with pytest.raises(Usage, match="first log line names"):
+        check_offer(offer, both, renamed.log)
     stranger = FakeLog(secret=b"\x0a" * 32)
     with pytest.raises(Usage, match="no log of the policy"):
         check_offer(offer._replace(vkey=stranger.vkey), both)

@@ -142,7 +142,8 @@ def test_enrol_refuses_the_key_of_another_log_in_the_policy(desk: Desk, capsys: 
     """[R] Two logs that one policy names are two logs: the one has no name with the other's key."""
     other = format_vkey(SignerKey("other.example/files", SIGNATURE, secret("other log")).verifier_key)
     for name in ("policy", "auditors"):
-        Path(name).write_bytes(f"log {other}\n".encode() + Path(name).read_bytes())
+        first, rest = Path(name).read_bytes().split(b"\n", 1)
+        Path(name).write_bytes(b"%b\nlog %b\n%b" % (first, other.encode(), rest))
     desk.log.vkey = other
     assert desk.enrol() == 4
     assert "no declared loss" in capsys.readouterr().err

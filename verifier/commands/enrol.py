@@ -60,11 +60,13 @@ def run(args: Namespace) -> int:
     home = common.home_of(args, args.seed)
     seed = common.read_seed(args, args.seed)  # before the offer, whose nonce does not last while somebody types
     offer = server.offer()
-    log_key = check_offer(offer, parsed[0])
+    log_key = check_offer(offer, parsed[0], args.log)
     if log_key.name != parse_log_name(offer.log).origin:
         check_descent(offer.log, log_key.name, server.loss(), parsed[0])
     check_known(home, offer.log)
     source = choose_source(offer, args.source)
+    if args.source is None:
+        common.say(f"source                {source} (the server's word: to demand one, say --source)")
     keys = derive_keys(seed, offer.log)
     root = owner_root(keys.public, keys.blinding)
     if server.enrolled(root) is None:  # else an earlier run was cut short: the log knows this root, only see it through
@@ -92,16 +94,25 @@ def check_fingerprints(wanted: list[str], policy: bytes, auditors: bytes) -> Non
         raise Usage("fingerprint: want --trust-fingerprint for both policy files, or for none")
 
 
-def check_offer(offer: Offer, policy: Policy) -> VerifierKey:
+def check_offer(offer: Offer, policy: Policy, wanted: str | None = None) -> VerifierKey:
     """The log's key, once what the server says of itself is what the policy says of the log.
 
-    Of a log with a new key, or a new origin after a declared loss, the policy names the first key as well: by that
-    one the log is named.
+    [R] Every chain id rests on the log's name, so the server does not choose it: the log is the one that the user names
+    (`--log`), else that of the policy's first line. Of a log with a new key, or a new origin after a declared loss, the
+    lines of its newer keys follow that one.
     """
-    if offer.log in [format_log_name(key.name, key.public_key) for key in policy.log_keys]:
-        for key in policy.log_keys:
-            if format_vkey(key) == offer.vkey:
-                return key
+    first = policy.log_keys[0]
+    name = wanted or format_log_name(first.name, first.public_key)
+    if offer.log not in [format_log_name(key.name, key.public_key) for key in policy.log_keys]:
+        raise Usage(f"log: the server says it is {offer.log} with key {offer.vkey}, which is no log of the policy")
+    if offer.log != name:
+        raise Usage(
+            f"log: the server says it is {offer.log}, and the policy's first log line names {name}: if the log's "
+            "operator tells you so too, say it with --log"
+        )
+    for key in policy.log_keys:
+        if format_vkey(key) == offer.vkey:
+            return key
     raise Usage(f"log: the server says it is {offer.log} with key {offer.vkey}, which is no log of the policy")
 
 
