@@ -358,6 +358,26 @@ def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pyt
     assert main(["verify", "--evidence", str(path), "--log", key, "--witness", witness]) == 3
 
 
+def test_state_that_others_may_write_is_warned_of(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever writes it can make its owner forget what was seen."""
+    remembered(desk)
+    assert "others on this machine" not in capsys.readouterr().err
+    os.chmod("seed.state", 0o777)
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+    assert "may write to seed.state, got mode 0777, want 0700" in capsys.readouterr().err
+
+
+def test_proof_too_large_to_be_remembered_is_said(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short proof may be within the bound, and with what it continues beyond it."""
+    monkeypatch.setattr(verify_command, "MAX_PROOF_SIZE", 100)
+    monkeypatch.setattr(verify_command, "read_bounded", lambda path, limit, where: Path(path).read_bytes())
+    remembered(desk)
+    assert "too many to be remembered" in capsys.readouterr().err
+    assert not list(Path("seed.state").rglob("files/*"))
+
+
 def broken(key: SignerKey, note: bytes) -> Signature:
     """A line of this key that does not hold."""
     name, key_id = key.verifier_key.name, key.verifier_key.key_id

@@ -77,7 +77,9 @@ def home_of(args: Namespace, *key_files: str | None) -> Home:
     beside = next((path for path in key_files if path), None)
     if args.state is None and beside is None:
         raise Usage("state: want --state DIR, since no seed or reader key says where it is")
-    return Home(args.state or default_directory(str(beside)))
+    directory = args.state or default_directory(str(beside))
+    warn_of_state(directory)
+    return Home(directory)
 
 
 def choose_log(home: Home, wanted: str | None, knows: Callable[[LogState], bool] | None = None) -> LogState | None:
@@ -218,6 +220,18 @@ def keys_of(log: LogState, seed: bytes) -> OwnerKeys:
     if keys.public != log.owner or keys.blinding != log.blinding:
         raise Usage(f"seed: its keys for {log.log} are not those in the state: it is another seed or another state")
     return keys
+
+
+def warn_of_state(directory: str) -> None:
+    """Who can write the state can make its owner forget what was seen. That there is none yet is no news."""
+    import stat
+
+    try:
+        mode = stat.S_IMODE(os.stat(directory).st_mode)
+    except (OSError, ValueError):
+        return
+    if os.name != "nt" and mode & 0o022:
+        warn(f"state: others on this machine may write to {directory}, got mode {mode:04o}, want 0700")
 
 
 def warn_of_seed(path: str) -> None:

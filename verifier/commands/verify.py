@@ -338,6 +338,8 @@ def pin_chain(home: Home, log: LogState, report: Report, asked_path: str | None)
     data = format_proof(proof)
     if len(data) <= MAX_PROOF_SIZE:
         home.write_file(log, FileState(log.source, proof.file_id, shown_path(report), data))
+    else:
+        common.warn(f"file {proof.file_id}: its whole proof has {len(data)} bytes, too many to be remembered")
     if asked_path is not None:
         home.write_path(log, PathState(log.source, asked_path, proof.file_id))
 
