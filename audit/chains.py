@@ -26,7 +26,7 @@ from sqlalchemy import bindparam, case, func, insert, literal_column, select
 from audit.errors import Fatal
 from audit.schema import ONE, ZERO, ChainRow, EntryRow, LostLeaf, Owner, Pending, Source, sql, table
 from audit.store import Store
-from verifier.chain import Binding, Chain, Ending, link, open_step, unsigned_close
+from verifier.chain import Binding, Chain, Ending, closing_taints, link, open_step
 from verifier.ed25519 import load_private_key
 from verifier.entry import Closed, Content
 from verifier.errors import Malformed
@@ -193,7 +193,7 @@ def read_ending(conn: sqlite3.Connection, current: Current) -> Ending:
     closed = step.entry.argument
     if not isinstance(closed, Closed):
         raise Fatal(f"chain {current.chain_id.hex()}: status closed, and its last entry is not")
-    taints = closed.taints if closed.signature else (*closed.taints, unsigned_close(current.chain_id, current.last_seq))
+    taints = closing_taints(closed, current.chain_id, current.last_seq)
     return Ending(current.chain_id, current.last_seq, current.head, step.content, step.path, taints)
 
 

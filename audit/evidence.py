@@ -34,14 +34,13 @@ from audit.witness import FORK, hash_origin, parse_request
 from audit.witness_store import MAX_EVIDENCE, WITNESS, Store
 from audit.witness_store import Evidence as Row
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
-from verifier.conviction import Proven, verify_evidence
-from verifier.errors import Error, Malformed
+from verifier.conviction import find_proven
+from verifier.errors import Malformed
 from verifier.evidence import (
     MAX_LEAVES,
     format_evidence,
     leaf_evidence,
     note_evidence,
-    parse_evidence,
     prefix_evidence,
     replay_evidence,
     successor_evidence,
@@ -81,7 +80,7 @@ class Files:
         self, value: Value, keys: Sequence[VerifierKey], now: int, cosigners: Sequence[VerifierKey] = ()
     ) -> Path | None:
         """The file that holds this, written now or before; None if it proves nothing or there are too many."""
-        if prove(value, keys, cosigners) is None:
+        if find_proven(value, keys, cosigners) is None:
             return None
         kind, log = value["kind"], hash_origin(keys[0].name)[:8]
         facts = format_evidence(value | {"seen": "0"})
@@ -107,14 +106,6 @@ class Files:
     def paths(self) -> list[Path]:
         """All files, oldest first."""
         return sorted(self._folder.glob("*.json"))
-
-
-def prove(value: Value, keys: Sequence[VerifierKey], cosigners: Sequence[VerifierKey] = ()) -> Proven | None:
-    """What a third person makes of it; None where that is nothing, or where it would exceed the bound of a file."""
-    try:
-        return verify_evidence(parse_evidence(format_evidence(value)), keys, cosigners)
-    except Error:
-        return None
 
 
 # Forks and rollbacks

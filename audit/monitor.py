@@ -36,17 +36,17 @@ from audit.witness import hash_origin
 from audit.witness_store import Log
 from verifier.canonical import format_object, members, parse_object
 from verifier.checkpoint import Checkpoint, open_checkpoint
+from verifier.conviction import FORK, ROLLBACK
 from verifier.encoding import decode_decimal
 from verifier.errors import BadSignature, Error, Malformed, NotProven, QuorumNotMet, Usage
 from verifier.evidence import note_evidence
 from verifier.files import read_bounded, write_atomic
 from verifier.note import MAX_NOTE_SIZE, Note, VerifierKey, verify_cosignature
 from verifier.policy import Cosigned, Policy, verify_quorum
-from verifier.replay import MAP_ROOT
+from verifier.replay import CHAIN_BROKEN, MAP_ROOT, MAP_WRONG
 from verifier.verdict import DEFAULT_MAX_AGE_S
 from verifier.verify import FUTURE_BOUND_S
 
-FORK, ROLLBACK, CHAIN_BROKEN, MAP_WRONG = "fork", "rollback", "chain-broken", "map-wrong"
 STALE, QUORUM_LOST, UNREACHABLE, SLOW = "stale", "quorum-lost", "unreachable", "slow"
 EXIT = {FORK: 3, ROLLBACK: 3, CHAIN_BROKEN: 3, MAP_WRONG: 3, STALE: 2, QUORUM_LOST: 2, UNREACHABLE: 1, SLOW: 1}
 

@@ -283,9 +283,7 @@ class Chain:
         """What the next generation's `adopted` must name. An unsigned close is a taint of its own (SPEC 4.5)."""
         closed = self.steps[-1].entry.argument
         assert isinstance(closed, Closed)
-        taints = (
-            closed.taints if closed.signature else (*closed.taints, unsigned_close(self.binding.chain_id, self.seq))
-        )
+        taints = closing_taints(closed, self.binding.chain_id, self.seq)
         return Ending(self.binding.chain_id, self.seq, self.head, self.content, self.path, taints)
 
     # -- the rules, one for each line of the table ------------------------------------------------------------
@@ -523,9 +521,13 @@ def _ends_lost(entry: Entry) -> bool:
     return isinstance(entry.argument, Closed) and entry.argument.reason is CloseReason.LOSS
 
 
-def unsigned_close(chain_id: bytes, seq: int) -> Taint:
-    """What stands against a chain whose predecessor was closed by the server alone."""
-    return Taint(chain_id, seq, TaintKind.UNSIGNED_CLOSE)
+def closing_taints(closed: Closed, chain_id: bytes, seq: int, checkable: bool = True) -> tuple[Taint, ...]:
+    """What the next generation takes over from a `closed`: what it lists, and itself where the owner did not sign it.
+
+    `checkable`: whether its signature, where it has one, is known to be the owner's (SPEC 4.5).
+    """
+    signed = checkable and bool(closed.signature)
+    return closed.taints if signed else (*closed.taints, Taint(chain_id, seq, TaintKind.UNSIGNED_CLOSE))
 
 
 def check_close_signature(binding: Binding, head: bytes, entry: Entry) -> None:

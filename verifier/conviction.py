@@ -17,7 +17,7 @@ from verifier.chain import Binding, genesis, link
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import HASH_SIZE
 from verifier.entry import entry_hash
-from verifier.errors import Malformed, NotProven, RootMismatch
+from verifier.errors import Malformed, NotProven, NotVerified, RootMismatch
 from verifier.evidence import (
     CHANGED_LEAF,
     OTHER_PREFIX,
@@ -26,6 +26,8 @@ from verifier.evidence import (
     TWO_ROOTS,
     TWO_SUCCESSORS,
     Evidence,
+    format_evidence,
+    parse_evidence,
 )
 from verifier.leaf import ENTRY, ENTRY_SIZE, MAP, MapLeaf, encode_leaf
 from verifier.map import EMPTY, map_value, verify_place, verify_presence
@@ -68,6 +70,16 @@ def verify_evidence(
     if evidence.kind == CHANGED_LEAF:
         return _changed_leaf(evidence, log_keys)
     return _broken_replay(evidence, log_keys)
+
+
+def find_proven(
+    value: dict[str, object], log_keys: Sequence[VerifierKey], cosigners: Sequence[VerifierKey] = ()
+) -> Proven | None:
+    """What a third person makes of this evidence as a file; None where that is nothing, or where it is too big."""
+    try:
+        return verify_evidence(parse_evidence(format_evidence(value)), log_keys, cosigners)
+    except (Malformed, NotVerified):
+        return None
 
 
 def nothing_proven(message: str) -> NotProven:

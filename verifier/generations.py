@@ -14,7 +14,7 @@ This is loaded only where a chain continues another one.
 
 from __future__ import annotations
 
-from verifier.chain import MISSING, Binding, Ending, Step, check_close_signature, link, open_step, unsigned_close
+from verifier.chain import MISSING, Binding, Ending, Step, check_close_signature, closing_taints, link, open_step
 from verifier.entry import Closed
 from verifier.errors import NotProven
 from verifier.keys import chain_id
@@ -52,11 +52,10 @@ def _ending(binding: Binding, before: bytes, step: Step, head: bytes) -> Ending:
     closed = step.entry.argument
     if not isinstance(closed, Closed):
         raise NotProven("generations", "an earlier generation does not end with closed")
-    taints = closed.taints
-    if closed.signature and binding.owner_key is not None:
+    checkable = binding.owner_key is not None
+    if closed.signature and checkable:
         check_close_signature(binding, before, step.entry)
-    else:
-        taints = (*taints, unsigned_close(binding.chain_id, step.entry.seq))
+    taints = closing_taints(closed, binding.chain_id, step.entry.seq, checkable)
     return Ending(binding.chain_id, step.entry.seq, head, step.content, step.path, taints)
 
 

@@ -14,14 +14,12 @@ What has been seen is the state's checkpoint and its stored whole proof of this 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from verifier import conviction, evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
-from verifier.errors import ChainBroken, Changed, Fork, Malformed, NotProven, NotVerified
-from verifier.note import VerifierKey, parse_note
+from verifier.errors import ChainBroken, Changed, Fork, NotProven
+from verifier.note import parse_note
 from verifier.proof import Proof
 from verifier.verdict import Run, Trust
 
@@ -66,7 +64,7 @@ def rolled_back(now: int, trust: Trust, one: bytes, other: bytes) -> Fork | None
     value = evidence.note_evidence(evidence.ROLLED_BACK, now, one, other)
     for policy in (trust.witnesses, trust.auditors):
         for witness in policy.witnesses.values():
-            if (proven := _convict(value, trust.witnesses.log_keys, witness.key)) is not None:
+            if (proven := conviction.find_proven(value, trust.witnesses.log_keys, [witness.key])) is not None:
                 return Fork(proven.statement, value)
     return None
 
@@ -101,19 +99,8 @@ def _refuse_two_successors(run: Run) -> None:
     seen = parse_checkpoint_unverified(parse_note(stored.checkpoint).text)
     shown = (seen.origin, stored.loss.declared[0]), (run.tree.origin, loss.declared[0])
     value = evidence.successor_evidence(run.question.now, *shown)
-    if (proven := _convict(value, run.log_keys)) is not None:
+    if (proven := conviction.find_proven(value, run.log_keys)) is not None:
         raise Fork(proven.statement, value)
-
-
-def _convict(
-    value: dict[str, object], log_keys: Sequence[VerifierKey], *cosigners: VerifierKey
-) -> conviction.Proven | None:
-    """What a third person makes of this evidence; None where it shows nothing, and then it is no fork."""
-    try:
-        data = evidence.format_evidence(value)
-        return conviction.verify_evidence(evidence.parse_evidence(data), log_keys, cosigners)
-    except (Malformed, NotVerified):
-        return None
 
 
 # -- the chain (steps 9 and 11) -----------------------------------------------------------------------------------
@@ -148,7 +135,7 @@ def other_head(run: Run, stored: Proof, seq: int) -> Changed | Fork:
     """A step that the stored proof and this one share has two heads."""
     if run.behind and run.question.as_of is not None:
         value = evidence.history_evidence(run.question.now, stored, run.proof)
-        if (proven := _convict(value, run.log_keys)) is not None:
+        if (proven := conviction.find_proven(value, run.log_keys)) is not None:
             return Fork(proven.statement, value)
     return Changed("pinned", f"step {seq} is not the one that was seen before", seq)
 

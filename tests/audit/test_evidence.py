@@ -18,7 +18,7 @@ from audit.witness import Inconsistent, format_request
 from tests.audit.test_auditor import FINDINGS, early_wrong_map, gap
 from tests.fakes import NOW, FakeClock, FakeLog, digest
 from tests.vector_cases.evidence import begin
-from verifier.conviction import verify_evidence
+from verifier.conviction import find_proven, verify_evidence
 from verifier.evidence import note_evidence, parse_evidence
 from verifier.loss import format_loss, loss_message
 from verifier.note import parse_vkey
@@ -171,7 +171,7 @@ def test_note_of_a_fork_is_told_from_the_mirror(node: Node, log: FakeLog) -> Non
     for size in (1, 21, 32, 39):
         forked = of_mirror(log.checkpoint(size, digest(b"fork", 0)), mirror, NOW)
         assert forked is not None
-        assert made.prove(forked, [key]) is not None
+        assert find_proven(forked, [key]) is not None
 
 
 def test_rows_of_a_witness_become_files(node: Node, log: FakeLog, tmp_path: Path) -> None:
