@@ -17,7 +17,7 @@ from verifier.chain import Binding, genesis, link
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.encoding import HASH_SIZE
 from verifier.entry import entry_hash
-from verifier.errors import Malformed, NotProven, NotVerified, RootMismatch
+from verifier.errors import BadSignature, Malformed, NotProven, NotVerified, RootMismatch
 from verifier.evidence import (
     CHANGED_LEAF,
     OTHER_PREFIX,
@@ -32,7 +32,7 @@ from verifier.evidence import (
 from verifier.leaf import ENTRY, ENTRY_SIZE, MAP, MapLeaf, encode_leaf
 from verifier.map import EMPTY, map_value, verify_place, verify_presence
 from verifier.merkle import append_leaf, fold_right, leaf_hash, verify_consistency, verify_inclusion
-from verifier.note import SIGNATURE, Note, VerifierKey, make_key, verify_cosignatures
+from verifier.note import SIGNATURE, Note, VerifierKey, find_signature, make_key, verify_cosignature
 from verifier.proof import Proof
 from verifier.record import NamedTuple
 from verifier.replay import CHAIN_BROKEN, find_broken
@@ -119,16 +119,28 @@ def _rolled_back(evidence: Evidence, log_keys: Sequence[VerifierKey], cosigners:
     (small_note, small), (big_note, big) = _open_two(evidence, log_keys)
     if small.size == big.size:
         raise nothing_proven("both trees have the same size")
-    known = {key: key for key in cosigners}
-    later, earlier = (verify_cosignatures(note, known) for note in (small_note, big_note))
-    both = [key for key in later if key in earlier]
-    if not both:
-        raise NotProven("unwitnessed", "no cosigner whose key is given has signed both trees")
-    for key in both:
-        if later[key] > earlier[key]:
+    bad: BadSignature | Malformed | None = None
+    signers = 0
+    for key in cosigners:
+        try:
+            at = [time_of(note, key) for note in (small_note, big_note)]
+        except (BadSignature, Malformed) as error:  # its own business: it hides nobody else
+            bad = error
+            continue
+        signers += None not in at
+        if at[0] is not None and at[1] is not None and at[0] > at[1]:
             message = f"{key.name} signed size {small.size} as the newest tree after it had signed size {big.size}"
             return Proven(small.origin, ROLLBACK, message, key.name)
+    if bad is not None:
+        raise bad
+    if not signers:
+        raise NotProven("unwitnessed", "no cosigner whose key is given has signed both trees")
     raise nothing_proven("whoever signed both trees signed the smaller one first, or at the same time")
+
+
+def time_of(note: Note, key: VerifierKey) -> int | None:
+    """The time of the cosigner's line; None where it has none."""
+    return None if find_signature(note, key) is None else verify_cosignature(note, key)
 
 
 def _two_histories(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Proven:

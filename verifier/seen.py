@@ -18,8 +18,8 @@ from verifier import conviction, evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
-from verifier.errors import ChainBroken, Changed, Fork, NotProven
-from verifier.note import parse_note
+from verifier.errors import BadSignature, ChainBroken, Changed, Fork, Malformed, NotProven
+from verifier.note import VerifierKey, parse_note
 from verifier.proof import Proof
 from verifier.verdict import Run, Trust
 
@@ -57,16 +57,23 @@ def refuse_rollback(run: Run, seen: Checkpoint) -> None:
 
 
 def rolled_back(now: int, trust: Trust, one: bytes, other: bytes) -> Fork | None:
-    """Whether a cosigner of both notes signed the smaller tree later. Each is signed and cosigned, as is known.
-
-    [R] Each cosigner by itself: one whose line does not hold cannot hide what another one did.
-    """
+    """Whether a cosigner of both notes signed the smaller tree later. Each is signed and cosigned, as is known."""
     value = evidence.note_evidence(evidence.ROLLED_BACK, now, one, other)
-    for policy in (trust.witnesses, trust.auditors):
-        for witness in policy.witnesses.values():
-            if (proven := conviction.find_proven(value, trust.witnesses.log_keys, [witness.key])) is not None:
-                return Fork(proven.statement, value)
-    return None
+    proven = conviction.find_proven(value, trust.witnesses.log_keys, trust.cosigners)
+    return None if proven is None else Fork(proven.statement, value)
+
+
+def cosigned_at(trust: Trust, note: bytes) -> dict[VerifierKey, int]:
+    """The time of each known cosigner whose line holds."""
+    parsed, times = parse_note(note), dict[VerifierKey, int]()
+    for key in trust.cosigners:
+        try:
+            time = conviction.time_of(parsed, key)
+        except (BadSignature, Malformed):
+            continue
+        if time is not None:
+            times[key] = time
+    return times
 
 
 def continue_lost(run: Run, seen: Checkpoint) -> None:

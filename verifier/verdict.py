@@ -12,7 +12,7 @@ from verifier.chain import Binding, Chain, Ending
 from verifier.checkpoint import Checkpoint, open_checkpoint
 from verifier.entry import Content
 from verifier.errors import Changed, Fork, NotProven, NotVerified
-from verifier.note import Note
+from verifier.note import Note, VerifierKey
 from verifier.policy import Cosigned, Policy
 from verifier.proof import Proof
 from verifier.record import NamedTuple
@@ -45,6 +45,10 @@ class Trust(NamedTuple):
     auditors: Policy
     owner_key: bytes
     blinding: bytes | None
+
+    @property
+    def cosigners(self) -> list[VerifierKey]:
+        return [witness.key for policy in (self.witnesses, self.auditors) for witness in policy.witnesses.values()]
 
 
 class Question(NamedTuple):

@@ -124,12 +124,17 @@ function judge(e, reader) {
     return 'fork';
   }
   if (small.size === big.size) nothing('no-contradiction');
-  const [then, before] = [small, big].map((n) => openNote(n, { logs: [], witnesses: reader.witnesses }, ''));
-  if (then.badLine || before.badLine) nothing('bad-signature');
-  const both = reader.witnesses.filter((k) => then.times.has(k) && before.times.has(k));
-  if (!both.length) nothing('unwitnessed');
-  if (!both.some((k) => then.times.get(k) > before.times.get(k))) nothing('no-contradiction');
-  return 'rollback';
+  let bad = false, both = false;
+  for (const k of reader.witnesses) {                        // each cosigner by its own lines
+    let at;
+    try { at = [small, big].map((n) => openNote(n, { logs: [], witnesses: [k] }, '')); } catch { bad = true; continue; }
+    if (at.some((n) => n.badLine)) { bad = true; continue; }
+    const [then, before] = at.map((n) => n.each.get(k));
+    if (then === undefined || before === undefined) continue;
+    both = true;
+    if (then > before) return 'rollback';
+  }
+  nothing(bad ? 'bad-signature' : both ? 'no-contradiction' : 'unwitnessed');
 }
 
 // ---------------------------------------------------------------- two-histories

@@ -182,7 +182,7 @@ export function parseNote(s, extensions = false) {
 }
 // Lines of the keys of one policy (8.3): log signature and cosigner times; badLog, badLine = a known one does not verify.
 export function openNote(note, policy, origin) {
-  const out = { ...note, badLog: false, badLine: false, logLine: false, signed: false, times: new Map() };
+  const out = { ...note, badLog: false, badLine: false, logLine: false, signed: false, times: new Map(), each: new Map() };
   const of = (k) => {
     const l = note.lines.filter((x) => x.name === k.name && x.id === k.id);
     if (l.length > 1) bad('two lines of one known key');
@@ -201,7 +201,7 @@ export function openNote(note, policy, origin) {
     if (line.sig.length !== 72) { out.badLine = true; continue; }
     const t = line.sig.readBigUInt64BE(0);
     const ok = t >= 1n && t <= MAX63 && signed(k.raw, utf8(`cosignature/v1\ntime ${t}\n${note.body}`), line.sig.subarray(8));
-    if (ok) out.times.set(k, t); else out.badLine = true;
+    if (ok) { out.times.set(k, t); out.each.set(k, t); } else out.badLine = true;   // each: by its own line alone (9, 9.1)
   }
   if (out.badLog) out.signed = false;
   if (out.badLine) out.times.clear();
@@ -803,7 +803,7 @@ function run(c, f) {
     }
     if (smaller) {
       const pinAudited = openNote(pinNote, ap, origin);
-      const later = (a, b, keys) => keys.some((k) => a.times.has(k) && b.times.has(k) && a.times.get(k) > b.times.get(k));
+      const later = (a, b, keys) => keys.some((k) => a.each.has(k) && b.each.has(k) && a.each.get(k) > b.each.get(k));
       if (later(note, pin, wp.witnesses) || later(audited, pinAudited, ap.witnesses)) return ['FORK', 'fork', 'rolled-back'];
       return asOf ? undefined : [N, 'stale', 'smaller tree'];
     }

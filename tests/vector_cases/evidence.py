@@ -33,6 +33,7 @@ from verifier.proof import format_proof
 FORMAT = "nextcloud-audit/evidence/1-draft"
 NOTHING, MALFORMED = "NOTHING", "MALFORMED"
 WITNESS = SignerKey("witness.example/w", COSIGNATURE, secret("evidence witness"))
+OTHER_WITNESS = SignerKey("other.example/w", COSIGNATURE, secret("other evidence witness"))
 
 Value = dict[str, Any]
 CASES: dict[str, tuple[str, str, Callable[[], tuple[FakeLog, Value | str]]]] = {}
@@ -49,7 +50,7 @@ def document(name: str) -> dict[str, object]:
     what, expect, make = CASES[name]
     log, value = make()
     text = value if isinstance(value, str) else spell(value)
-    keys = {"log": log.vkey, "cosigners": [format_vkey(WITNESS.verifier_key)]}
+    keys = {"log": log.vkey, "cosigners": [format_vkey(one.verifier_key) for one in (OTHER_WITNESS, WITNESS)]}
     return {"name": name, "what": what, "expect": expect, **keys, "evidence": text}
 
 
@@ -208,6 +209,22 @@ def other_prefix_that_does_not_lead_to_the_bigger_tree() -> tuple[FakeLog, Value
 def rolled_back() -> tuple[FakeLog, Value]:
     log = FakeLog().grow(9).grow(4)
     return log, two("rolled-back", cosigned(log.checkpoint(), NOW), cosigned(log.checkpoint(10), NOW + 1))
+
+
+@case("rollback", "[R] another cosigner's line under the smaller tree is of the bigger one: each is judged by its own")
+def rolled_back_beside_a_line_that_does_not_hold() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    small, big = parse_note(cosigned(log.checkpoint(10), NOW + 1)), cosigned(log.checkpoint(), NOW)
+    other = cosign(parse_note(big).text, OTHER_WITNESS, NOW)
+    return log, two("rolled-back", big, format_note(Note(small.text, (*small.signatures, other))))
+
+
+@case(NOTHING, "[R] the line of the very cosigner does not hold under the smaller tree")
+def rolled_back_by_a_line_that_does_not_hold() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9).grow(4)
+    small, line = parse_note(log.checkpoint(10)), cosign(parse_note(log.checkpoint()).text, WITNESS, NOW + 1)
+    notes = cosigned(log.checkpoint(), NOW), format_note(Note(small.text, (*small.signatures, line)))
+    return log, two("rolled-back", *notes)
 
 
 @case(NOTHING, "the smaller tree was signed first, as it should be")

@@ -7,6 +7,7 @@ from tests.builder import ORIGIN, SEED, History, World, secret
 from tests.vector_cases import MALFORMED, Ask, alone, case, small
 from tests.verifier.worlds import a_file, created, noted, two_logs
 from verifier.checkpoint import Checkpoint, format_checkpoint
+from verifier.encoding import u64
 from verifier.entry import Operation
 from verifier.map import map_value
 from verifier.note import (
@@ -526,6 +527,19 @@ def rolled_back_by_an_auditor_in_time() -> Ask:
     now = world.now
     text_of = noted(world, one, [now - 20] * 4, [now])
     proof = world.prove(1, size=one)._replace(checkpoint=text_of)
+    return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
+
+
+@case(FORK, "bad-signature", "fork")
+def rolled_back_beside_an_auditors_bad_line() -> Ask:
+    """[R] An auditor's line that does not hold does not hide that a witness signed the smaller tree later."""
+    world = small()
+    one, two = sorted(world.notes)
+    world.tick(60)
+    again = parse_note(noted(world, one, [world.now]))
+    *others, auditor = again.signatures
+    spoiled = again._replace(signatures=(*others, auditor._replace(blob=u64(1) + bytes(64))))
+    proof = world.prove(1, size=one)._replace(checkpoint=format_note(spoiled))
     return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
 
 

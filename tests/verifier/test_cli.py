@@ -18,9 +18,11 @@ from verifier.cli import main
 from verifier.commands import verify as verify_command
 from verifier.entry import ContextField, Operation
 from verifier.errors import Malformed
+from verifier.home import Home
 from verifier.note import COSIGNATURE, SIGNATURE, Signature, SignerKey, format_note, format_vkey, parse_note
 from verifier.proof import format_proof
 from verifier.seed import format_seed
+from verifier.state import LocalState
 
 ROOT = Path(__file__).parents[2]
 FIRST = ["--policy", "policy", "--auditors", "auditors", "--source", "folder:test"]
@@ -341,6 +343,21 @@ def test_older_copy_beside_a_newer_one_of_the_same_file(desk: Desk, capsys: pyte
     assert "CHANGED" not in capsys.readouterr().out
 
 
+def test_notes_of_one_tree_may_differ_in_one_run(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fourth cosigner's line, or a refresh, came between two proofs of one tree; a third proof is of the next one."""
+    fetched_together(desk)
+    world, (_, seen, size, newest) = desk.world, sorted(desk.world.notes)
+    desk.write(7, "a.txt", b"one", pinned=seen, size=size)
+    world.now += 5
+    world.notes[size] = world.note(size, reference.mth(world.leaves[:size]))
+    desk.write(8, "b.txt", b"bbb", pinned=seen, size=size)
+    desk.write(7, "c.txt", b"two", pinned=seen, size=newest)
+    assert desk.verify("c.txt", "--as-of", "proof", "--seed", "seed", "--as", "a.txt") == 0
+    home, log = Home("seed.state"), Home("seed.state").logs()[0]
+    home.write_local(log, LocalState(str(Path("c.txt").resolve()), log.source, "a.txt"))
+    assert desk.verify("a.txt", "b.txt", "c.txt", "--seed", "seed") == 0, capsys.readouterr().out
+
+
 def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """[R] Witnesses signed the smaller tree after the bigger one: FORK with evidence, though each file alone passes."""
     fetched_together(desk)
@@ -426,6 +443,7 @@ def test_bad_line_of_one_cosigner_does_not_hide_what_another_signed(
     out = capsys.readouterr().out
     assert f"convicts     {world.witnesses[0].verifier_key.name}, and not the log" in out
     assert main([*words, spoiled]) == 2
+    assert main(["verify", "--evidence", said["evidence"], "--state", "seed.state"]) == 3, "with all keys as well"
 
 
 @pytest.mark.parametrize("twice", [False, True])

@@ -22,7 +22,7 @@ from verifier.errors import Error, NotProven, Usage
 from verifier.files import read_bounded
 from verifier.home import Home
 from verifier.keys import ReaderKey, derive_keys, format_log_name, parse_log_name
-from verifier.note import parse_note
+from verifier.note import VerifierKey, parse_note
 from verifier.policy import Policy
 from verifier.proof import MAX_PROOF_SIZE, Proof, format_proof, parse_proof
 from verifier.record import NamedTuple
@@ -142,6 +142,7 @@ class Session:
         self.trusts: dict[tuple[bytes, bytes, str], Trust] = {}
         self.start_pins: dict[str, bytes | None] = {}
         self.own_pins: dict[str, dict[int, bytes]] = {}
+        self.own_times: dict[str, dict[bytes, dict[VerifierKey, int]]] = {}
 
     def verify_file(self, name: str, proof_name: str) -> int:
         """Verifies one file and prints what came of it."""
@@ -233,15 +234,20 @@ class Session:
 
     def _compare(self, report: Report, log: LogState, trust: Trust) -> Report:
         """[R] FORK where a cosigner signed one of this run's trees after a bigger one (SPEC 10.5)."""
-        note = report.proof.checkpoint
-        pinned = self.own_pins[log.log]
-        if not report.pins_checkpoint or not pinned.keys() - {tree_size(note)}:
+        note, times = report.proof.checkpoint, self.own_times.setdefault(log.log, {})
+        if not report.pins_checkpoint or len(self.own_pins[log.log].keys() | {tree_size(note)}) < 2:
             return report
-        from verifier.seen import rolled_back
+        from verifier.seen import cosigned_at, rolled_back
 
-        for known in pinned.values():
-            if (fork := rolled_back(self.now, trust, known, note)) is not None:
-                return forked(report, fork)
+        for known in (*self.own_pins[log.log].values(), note):
+            if known not in times:
+                times[known] = cosigned_at(trust, known)
+        for known in self.own_pins[log.log].values():
+            small, big = sorted((known, note), key=tree_size)
+            if any(time > times[big].get(key, time) for key, time in times[small].items()):
+                fork = rolled_back(self.now, trust, known, note)
+                if fork is not None:
+                    return forked(report, fork)
         return report
 
     # -- the answer ---------------------------------------------------------------------------------------------
@@ -249,7 +255,7 @@ class Session:
     def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None, followed: bytes | None) -> None:
         """What the report says may be remembered; as of a time, that is nothing."""
         if report.pins_checkpoint:
-            self.own_pins[log.log][tree_size(report.proof.checkpoint)] = report.proof.checkpoint
+            self.own_pins[log.log].setdefault(tree_size(report.proof.checkpoint), report.proof.checkpoint)
             pin_checkpoint(self.home, log, report, followed)
         if report.pins_chain:
             pin_chain(self.home, log, report, asked.path)
