@@ -22,6 +22,8 @@ from verifier.proof import Proof, Replaced
 from verifier.seen import is_kept
 from verifier.verdict import Run
 
+_HAVE_PATH = SETS_CONTENT | {Operation.MOVED, Operation.TOUCHED}  # operations that say where the file is (SPEC 4.2)
+
 
 def check_replaced(run: Run, blinding: bytes, path: str, file_id: int) -> Replaced:
     """What shows that this file, seen under this path, left it; else NotProven."""
@@ -46,7 +48,7 @@ def check_replaced(run: Run, blinding: bytes, path: str, file_id: int) -> Replac
         head = link(head, chain, seq, step.hash)
     value = map_value(steps[-1].entry.seq, head, replaced.leaf_index)
     verify_presence(chain, value, replaced.siblings, proof.map.root)
-    if steps[-1].entry.operation is Operation.CLOSED:
+    if any(step.entry.operation is Operation.CLOSED for step in steps):
         _check_no_next(proof, chain_id(blinding, proof.source, file_id, generation + 1), replaced)
     return replaced
 
@@ -60,8 +62,9 @@ def not_shown(path: str, old: int, new: int) -> NotProven:
 
 def _frees(steps: list[Step], path: str) -> bool:
     """Whether the file is away from the path after the first of these steps, and no later one brings it back."""
-    gone = steps[0].entry.operation in (Operation.DELETED, Operation.CLOSED)
-    left = gone or steps[0].path not in (None, MISSING, path)
+    first = steps[0]
+    gone = first.entry.operation in (Operation.DELETED, Operation.CLOSED)
+    left = gone or first.entry.operation in _HAVE_PATH and first.path not in (None, MISSING, path)
     return left and not any(_may_bring_back(step, path) for step in steps)
 
 
@@ -70,7 +73,7 @@ def _may_bring_back(step: Step, path: str) -> bool:
     operation = step.entry.operation
     if operation is Operation.CLOSED:
         return False
-    silent = step.path is None and (operation in SETS_CONTENT or operation in (Operation.MOVED, Operation.TOUCHED))
+    silent = step.path is None and operation in _HAVE_PATH
     return silent or step.path in (MISSING, path) or operation is Operation.GAP
 
 

@@ -930,7 +930,7 @@ function run(c, f) {
       if (e.op !== 'closed' && (e.parts[1] === undefined || (e.parts[1] ? same(e.parts[1], asked) : CARRIES.has(e.op)))) return 'other-file-id';
     }
     const start = x.steps[0], last = x.steps.at(-1);
-    if (!['deleted', 'closed'].includes(start.op) && !start.parts[1]) return 'other-file-id';
+    if (!['deleted', 'closed'].includes(start.op) && !(start.parts[1] && CARRIES.has(start.op))) return 'other-file-id';
     if (!presence(chain, mapValue(last.seq, head, x.index), x.siblings, p.map.root)) return 'broken-proof';
     if (!x.steps.some((e) => e.op === 'closed')) return null;
     if (x.next === null) return 'other-file-id';

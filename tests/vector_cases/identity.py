@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests import map_reference
-from tests.builder import World
+from tests.builder import History, World
 from tests.vector_cases import Ask, alone, case, small, withhold
 from tests.verifier.worlds import a_file, sealed, taken_over
-from verifier.entry import Erased, Operation, Part
-from verifier.proof import Absence, Replaced
+from verifier.entry import Argument, Erased, Expired, ExpiryReason, Operation, Part
+from verifier.proof import Absence, Line, Replaced
 from verifier.verdict import Memory
 
 NOT_PROVEN, CHANGED = "NOT PROVEN", "CHANGED"
@@ -136,6 +136,43 @@ def path_taken_over_from_a_chain_that_may_go_on() -> Ask:
     """[R] After `closed`, nothing shows that there is no next generation."""
     world, end, memory = continued()
     return Ask(world, world.prove(2, pinned=2)._replace(replaced=[end._replace(next=None)]), b"evil", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_with_a_step_after_closed() -> Ask:
+    """[R] A `deleted` after `closed`, which no chain may have, does not stand for the end of the next generation."""
+    world, end, memory = continued()
+    ended = world.histories[1].previous
+    assert ended is not None
+    line = lying_step(world, ended, Operation.DELETED)
+    world.publish()
+    siblings = map_reference.prove(world.map, world.binding(1).chain_id)[1]
+    steps, index = [*end.steps, line], ended.records[-1].index
+    shown = end._replace(steps=steps, leaf_index=index, siblings=siblings, next=None)
+    return Ask(world, world.prove(2, pinned=2)._replace(replaced=[shown]), b"evil", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_with_a_path_that_is_no_steps_business() -> Ask:
+    """[R] An `expired` that says another path is no word on where the file is."""
+    world = small(b"one", b"two")
+    memory = Memory(world.notes[max(world.notes)], None, 1)
+    line = lying_step(world, world.histories[1], Operation.EXPIRED, "b.txt", Expired(ExpiryReason.THINNED, (0,)))
+    world.record(2, Operation.CREATED, b"evil", "a.txt")
+    world.publish()
+    shown = world.prove(1, replaces=(1,)).replaced[0]
+    assert shown.steps == [line]
+    return Ask(world, world.prove(2, pinned=4)._replace(replaced=[shown]), b"evil", memory=memory)
+
+
+def lying_step(
+    world: World, history: History, operation: Operation, path: str | None = None, argument: Argument | None = None
+) -> Line:
+    """A step at the end of this chain, whatever the rules say."""
+    newest, world.histories[1] = world.histories[1], history
+    line = world.record(1, operation, None, path, argument, replay=False)
+    world.histories[1] = newest
+    return line
 
 
 @case(NOT_PROVEN, "broken-proof")
