@@ -346,7 +346,7 @@ def _copy(
             conn.execute(f"DELETE FROM {name}")  # noqa: S608  # a constant
         begun_lost = log.store.loss is not None  # then leaf 0 says so, and is not logged again
         survivors = _leaves_of(log, size, int(begun_lost))
-        total, map_root = relog(conn, loss_leaf(declared[0].note), survivors, say)
+        total, map_root = relog(conn, loss_leaf(declared), survivors, say)
         _move_indexes(conn, 0 if begun_lost else 1)
         root = Tree().root(conn, total)
         text = format_checkpoint(Checkpoint(signer.verifier_key.name, total, root))

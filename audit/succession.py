@@ -1,6 +1,6 @@
 """A log that goes on under a new origin after a loss, as a node sees it that watched the old one (SPEC 6.5).
 
-    leaf 0         04 || hash: the note comes from URL/loss, with the old key's word for the new origin
+    leaf 0         04 || hash: the declarations come from URL/loss, with the old key's word for the new origin
     the note       signed by a key that this node was told of; not older than what it cosigned itself
     kept           the declaration names no leaf as lost that our mirror of the old origin holds
     one successor  of each origin, in witness.db, with its declaration: nothing is cosigned for the old origin any more,
@@ -88,12 +88,13 @@ class Succession:
     async def _begin(self, origin: str, leaf: bytes, url: str) -> None:
         data = await self._fetch(f"{url.rstrip('/')}/loss", MAX_LOSS_SIZE)
         try:
-            newest = parse_loss(data)[0]
+            declared = parse_loss(data)
+            newest = declared[0]
             old = parse_checkpoint_unverified(parse_note(newest.note).text).origin
         except Malformed as error:
             raise PeerFailed(f"{url}/loss: {error}") from None
-        if loss_leaf(newest.note) != leaf:
-            raise BadSuccession("leaf 0 names another note than the log shows")
+        if loss_leaf(declared) != leaf:
+            raise BadSuccession("leaf 0 names other declarations than the log shows")
         known = self._store.log(old)
         if known is None:
             return

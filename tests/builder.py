@@ -269,7 +269,7 @@ class World:
         ]
         shift = 0 if self.leaves[0][0] == LOSS else 1
         survivors = self.leaves[1 - shift : kept]
-        self.leaves, self.notes, self.maps, self.map = [loss_leaf(note)], {}, {}, {}
+        self.leaves, self.notes, self.maps, self.map = [loss_leaf(self.declared)], {}, {}, {}
         for history in self.histories.values():
             history.records = [record for record in history.records if record.index < kept]
             history.chain = Chain(history.binding, history.chain.predecessor)

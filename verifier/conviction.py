@@ -164,8 +164,11 @@ def _two_successors(evidence: Evidence, log_keys: Sequence[VerifierKey]) -> Prov
     trees = [open_declared(declared, origin, log_keys)[1] for origin, declared in evidence.declared]
     if trees[0].origin != trees[1].origin:
         raise nothing_proven("the notes are of two logs")
+    if (one, first.key, first.kept) == (other, second.key, second.kept):
+        raise nothing_proven("both declare the same origin with the same key and the same leaves")
     if (one, first.key) == (other, second.key):
-        raise nothing_proven("both declare the same origin with the same key")
+        kept = f"with {first.kept} leaves, and with {second.kept}"
+        return Proven(trees[0].origin, FORK, f"the log said that it goes on as {one!r} {kept}")
     return Proven(trees[0].origin, FORK, f"the log said that it goes on as {one!r}, and as {other!r} with another key")
 
 

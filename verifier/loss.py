@@ -5,8 +5,9 @@
 
 Each declaration, the newest first, links two origins: `note` is the last cosigned note of the one before, `key` the
 first public key of the one after, `kept` the number of old leaves that are there again, and a key that signed the note
-has signed all of it. Leaf 0 of the newest origin holds the note's hash. A log that only has its old name in common, or
-somebody else's note, has no such signature; and two declarations over one origin, signed by one key, convict it.
+has signed all of it. Leaf 0 of the newest origin holds the hash of the file. A log that has only its old name in
+common, or somebody else's note, has no such signature; and two declarations over one origin that differ, signed by one
+key, convict it.
 
 In a proof the same list stands under `loss`, with the inclusion of leaf 0. As a file it is what the log serves under
 /loss, for those who replay it.
@@ -47,11 +48,6 @@ def loss_message(origin: str, key: bytes, kept: int, note: bytes) -> bytes:
     return tag("loss") + text(origin) + key + kept.to_bytes(8, "big") + sha3_256(note).digest()
 
 
-def loss_leaf(note: bytes) -> bytes:
-    """Leaf 0 of the new origin."""
-    return encode_leaf(LossLeaf(sha3_256(note).digest()))
-
-
 def shift_after(first: bytes) -> int:
     """How much further the leaves stand under the new origin, by leaf 0 of the old one: a leaf 04 is not kept."""
     return 0 if first[:1] == bytes([LOSS]) else 1
@@ -60,6 +56,11 @@ def shift_after(first: bytes) -> int:
 def format_loss(declared: Sequence[Declared]) -> bytes:
     """The one spelling of the file."""
     return b'{"format":"%b","declared":%b}\n' % (FORMAT.encode("ascii"), format_declared(declared))
+
+
+def loss_leaf(declared: Sequence[Declared]) -> bytes:
+    """Leaf 0 of the newest origin. [R] All that is declared is in the tree, so nobody is told another `kept`."""
+    return encode_leaf(LossLeaf(sha3_256(format_loss(declared)).digest()))
 
 
 def parse_loss(data: bytes) -> list[Declared]:
@@ -126,6 +127,6 @@ def open_chain(
         origin = opened[-1][1].origin
     if origin != first_origin or len({tree.origin, *[old.origin for _, old in opened]}) != len(opened) + 1:
         raise NotProven("loss-note", f"the declared losses do not lead back to {first_origin!r}")
-    leaf = leaf_hash(loss_leaf(loss.declared[0].note))
+    leaf = leaf_hash(loss_leaf(loss.declared))
     verify_inclusion(0, tree.size, leaf, loss.hashes, tree.root)
     return opened

@@ -179,7 +179,7 @@ class _Leaves:
         """Leaf 0 of a log that has declared a loss; up to its first tree, the leaves of the origin before follow."""
         if index:
             self._find("leaf", f"leaf {index}", "declares a loss, which only the first leaf may")
-        elif self._check.store.loss is None or data != loss_leaf(parse_loss(self._check.store.loss)[0].note):
+        elif self._check.store.loss is None or data != loss_leaf(parse_loss(self._check.store.loss)):
             self._find("leaf", "leaf 0", "declares another loss than the store knows")
         else:
             (first,) = self._conn.execute(_FIRST_SIZE).fetchone()

@@ -115,8 +115,9 @@ def test_auditor_knows_every_kind_of_leaf(tmp_path: Path) -> None:
     """A declared loss at index 0 and enrolments anywhere are fine; so is a map that is still empty."""
     log, old = FakeLog(), FakeLog("log.example/old").grow(3)
     note = old.checkpoint()
-    log.loss = format_loss([Declared(note, digest(b"key", 0), 4, bytes(64))])
-    log.leaves.append(loss_leaf(note))
+    declared = [Declared(note, digest(b"key", 0), 4, bytes(64))]
+    log.loss = format_loss(declared)
+    log.leaves.append(loss_leaf(declared))
     log.add_map()
     log.leaves.append(b"\x03" + digest(b"owner", 0))
     log.grow(3)

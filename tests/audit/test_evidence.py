@@ -20,7 +20,7 @@ from tests.fakes import NOW, FakeClock, FakeLog, digest
 from tests.vector_cases.evidence import begin
 from verifier.conviction import find_proven, verify_evidence
 from verifier.evidence import note_evidence, parse_evidence
-from verifier.loss import format_loss, loss_message
+from verifier.loss import format_loss, loss_leaf, loss_message
 from verifier.note import parse_vkey
 from verifier.proof import Declared
 
@@ -143,7 +143,8 @@ def test_changed_leaf_becomes_a_file(tmp_path: Path, index: int, emptied: bool) 
     new = begin(old, kept=601)
     new.leaves[index + 1] = b"" if emptied else new.leaves[index + 1][:-1] + b"?"
     key, note = new.signer.verifier_key.public_key, old.checkpoint()
-    new.loss = format_loss([Declared(note, key, 601, old.signer.sign(loss_message(new.origin, key, 601, note)))])
+    declared = [Declared(note, key, 601, old.signer.sign(loss_message(new.origin, key, 601, note)))]
+    new.loss, new.leaves[0] = format_loss(declared), loss_leaf(declared)
 
     async def fetch(url: str, limit: int) -> bytes:
         return await (new if url.startswith(f"{new.url}/") else old).fetch(url, limit)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from audit import rotation
+from audit import rotation, succession
 from audit.chains import find_at_path
 from audit.cli import main
 from audit.directory import DECLARED, create_log, open_log
@@ -38,7 +38,7 @@ from audit.peers import Description, Peer, is_generated
 from audit.succession import BadSuccession
 from audit.witness import Ended
 from audit.witness_store import AUDITOR, WITNESS
-from tests.audit.log_setup import outstanding
+from tests.audit.log_setup import outstanding, read_leaf
 from tests.audit.test_peers import key, peers_of
 from tests.audit.town import LOG_URL, NAMES, ORIGIN, Switch, Town
 from tests.fakes import NOW
@@ -632,15 +632,15 @@ def test_leaf_that_was_lost_convicts_nobody(ruin: Ruin) -> None:
     assert list(ruin.path.glob("*/evidence/*")) == []
 
 
-def test_declaration_that_gives_up_what_a_node_holds(ruin: Ruin) -> None:
+def test_declaration_that_gives_up_what_a_node_holds(ruin: Ruin, monkeypatch: pytest.MonkeyPatch) -> None:
     """[R] Who says that a held leaf was lost could put another one in its place: no auditor signs for that."""
     done = ruin.declare()
     old = parse_private_key((ruin.path / "log" / "before-1" / "log.key").read_text().strip())
     one = parse_loss(ruin.service.store.loss or b"")[0]
     held = ruin.nodes[0].auditor.mirror(ORIGIN).size
-    with_loss(ruin, kept=held - 1, signature=old.sign(loss_message(SECOND, one.key, held - 1, one.note)))
+    with_loss(ruin, monkeypatch, kept=held - 1, signature=old.sign(loss_message(SECOND, one.key, held - 1, one.note)))
     assert f"the declaration, which keeps {held - 1}, drops leaves that were not lost" in refusals(ruin, ruin.nodes[0])
-    with_loss(ruin, kept=done.kept + 1)
+    with_loss(ruin, monkeypatch, kept=done.kept + 1)
     assert "hands on" in refusals(ruin, ruin.nodes[0]), "what is kept is signed, too"
 
 
@@ -689,29 +689,35 @@ def ruin_declaration(ruin: Ruin) -> Declaration:
     return Declaration("", "", ruin.service.directory.signer.verifier_key, None, 0, 0, "")  # type: ignore[arg-type]
 
 
-def with_loss(ruin: Ruin, **change: object) -> None:
-    """The log serves, and its store has, another declaration."""
+def with_loss(ruin: Ruin, monkeypatch: pytest.MonkeyPatch | None = None, **change: object) -> None:
+    """The log serves, and its store has, another declaration; with `monkeypatch` leaf 0 names it, as nodes see it."""
     one = parse_loss(ruin.service.store.loss or b"")[0]._replace(**change)  # type: ignore[arg-type]
     ruin.service.store.loss = format_loss([one])
+    if monkeypatch is not None:
+        first = read_leaf(ruin.service.store.reader(), 0)
+        monkeypatch.setattr(succession, "loss_leaf", lambda declared: first)
 
 
 def test_note_of_another_log(ruin: Ruin) -> None:
-    """[R] Auditors want the note that leaf 0 names, and one that a key of the old origin signed."""
-    ruin.declare()
+    """[R] Auditors want the very declarations that leaf 0 names: nobody is told of another note, or of other leaves."""
+    done = ruin.declare()
     node = ruin.nodes[0]
-    with_loss(ruin, note=ruin.early.checkpoint)
-    assert "names another note" in refusals(ruin, node)
+    honest = ruin.service.store.loss
+    for change in ({"note": ruin.early.checkpoint}, {"kept": done.kept + 1}, {"signature": bytes(64)}):
+        with_loss(ruin, **change)
+        assert "names other declarations" in refusals(ruin, node)
+        ruin.service.store.loss = honest
 
 
-def test_note_that_the_old_key_did_not_hand_on(ruin: Ruin) -> None:
+def test_note_that_the_old_key_did_not_hand_on(ruin: Ruin, monkeypatch: pytest.MonkeyPatch) -> None:
     """[R] The old origin's key has to say under which origin and key the log goes on."""
     ruin.declare()
     one: Declared = parse_loss(ruin.service.store.loss or b"")[0]
     eve = SignerKey(SECOND, SIGNATURE, bytes(range(32)))
-    with_loss(ruin, signature=eve.sign(loss_message(SECOND, one.key, one.kept, one.note)))
+    with_loss(ruin, monkeypatch, signature=eve.sign(loss_message(SECOND, one.key, one.kept, one.note)))
     assert "hands on" in refusals(ruin, ruin.nodes[0])
     key = eve.verifier_key.public_key
-    with_loss(ruin, key=key, signature=eve.sign(loss_message(SECOND, key, one.kept, one.note)))
+    with_loss(ruin, monkeypatch, key=key, signature=eve.sign(loss_message(SECOND, key, one.kept, one.note)))
     assert "was not told of" in refusals(ruin, ruin.nodes[0])
 
 

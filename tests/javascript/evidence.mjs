@@ -93,7 +93,7 @@ function openDeclared(d, reader) {                            // 6.5
 function twoSuccessors({ declared }, reader) {
   for (const d of declared) openDeclared(d, reader);
   const [a, b] = declared;
-  return a.origin === b.origin && same(a.key, b.key) ? nothing('no-contradiction') : 'fork';
+  return a.origin === b.origin && same(a.key, b.key) && a.kept === b.kept ? nothing('no-contradiction') : 'fork';
 }
 const newKey = (d) => { try { return logKey(d.origin, d.key); } catch (e) { return e instanceof Malformed ? nothing('loss-note') : bad('key'); } };
 function changedLeaf({ declared: [d], notes, index, leaves: [first, was, now], paths }, reader) {

@@ -429,6 +429,7 @@ const declaredItem = (x) => { members(x, 'note', 'key', 'kept', 'signature');
   if (signature.length !== 64) bad('loss signature');
   return { raw: x.note, note: parseNote(x.note), key: b32(x.key), kept: decimal(x.kept), signature }; };
 export const lossMessage = (d, origin) => cat(tag('loss'), text(origin), d.key, u64(d.kept), sha3(utf8(d.raw)));  // 6.5.2
+const lossFile = (declared) => utf8(JSON.stringify({ format: 'nextcloud-audit/loss/1-draft', declared }) + '\n');
 const lossOf = (v) => { members(v, 'declared', 'hashes');
   const declared = list(v.declared, 16, declaredItem);
   if (!declared.length) bad('no declaration');
@@ -761,7 +762,7 @@ function run(c, f) {
       after = old.origin;
     }
     if (after !== firstOrigin || new Set([origin, ...lost.map((x) => x.origin)]).size !== lost.length + 1) return [N, 'loss-note', 'chain'];
-    if (!inclusion(cat(u8(4), sha3(utf8(p.loss.declared[0].raw))), 0n, note.size, p.loss.hashes, note.root)) return [N, 'broken-proof', 'loss'];
+    if (!inclusion(cat(u8(4), sha3(lossFile(JSON.parse(c.proof).loss.declared))), 0n, note.size, p.loss.hashes, note.root)) return [N, 'broken-proof', 'loss'];
     if (!lost.every((x) => hasQuorum(x, wp, q.now))) return [N, 'loss-note', 'quorum'];
   };
   if (step(2, () => {

@@ -16,7 +16,7 @@ from tests.builder import secret
 from tests.fakes import NOW, FakeLog, digest, map_value
 from tests.reference import consistency, mth, path, split
 from verifier.encoding import encode_base64
-from verifier.loss import loss_leaf, loss_message
+from verifier.loss import loss_message
 from verifier.note import (
     COSIGNATURE,
     Note,
@@ -544,6 +544,12 @@ def two_successors_by_key() -> tuple[FakeLog, Value]:
     return log.grow(3), successors(first, successor(log, "log.example/one/2", 2))
 
 
+@case("fork", "[R] a log declares one loss twice, and says once that it has kept more leaves")
+def two_successors_by_what_was_kept() -> tuple[FakeLog, Value]:
+    log = FakeLog().grow(9)
+    return log, successors(successor(log, "log.example/one/2", kept=5), successor(log, "log.example/one/2", kept=6))
+
+
 @case(NOTHING, "the same declaration twice")
 def two_successors_that_are_one() -> tuple[FakeLog, Value]:
     log = FakeLog().grow(9)
@@ -584,7 +590,7 @@ KEPT = 21
 def begin(log: FakeLog, origin: str = SECOND, kept: int = KEPT) -> FakeLog:
     """An honest log after a loss: the first leaves again, each commitment made anew, and some of its own."""
     new = FakeLog(origin, secret(f"key of {origin}"))
-    new.leaves.append(loss_leaf(log.checkpoint()))
+    new.leaves.append(b"\x04" + digest(b"declared", len(log.leaves)))
     for leaf in log.leaves[log.leaves[0][0] == 4 : kept]:
         if leaf[0] == 2:
             new.add_map()

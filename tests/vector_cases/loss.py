@@ -334,13 +334,23 @@ def declared_loss_with_a_key_that_the_policy_lacks() -> Ask:
 
 @case(NOT_PROVEN, "broken-proof")
 def note_of_a_declared_loss_that_leaf_0_does_not_name() -> Ask:
-    """[R] An older note of the old origin, duly signed and handed on, and not the one in leaf 0."""
+    """[R] An older note of the old origin, duly signed and handed on, and not the one that leaf 0 names."""
     world = written()
     older = world.notes[4]
     world.declare_loss(4)
     key = world.log.verifier_key.public_key
     message = loss_message(SECOND, key, 4, older)
     return Ask(world, with_declared(world, note=older, signature=world.old_logs[0].sign(message)))
+
+
+@case(NOT_PROVEN, "broken-proof")
+def declared_loss_with_more_kept_than_leaf_0_names() -> Ask:
+    """[R] The old key has signed for another number of kept leaves as well, which the tree's auditors never saw."""
+    world = written()
+    world.declare_loss(4)
+    one = world.declared[0]
+    message = loss_message(SECOND, one.key, 5, one.note)
+    return Ask(world, with_declared(world, kept=5, signature=world.old_logs[0].sign(message)))
 
 
 @case(NOT_PROVEN, "unknown-log")
