@@ -22,6 +22,7 @@ from verifier.proof import Proof, Replaced
 from verifier.seen import is_kept
 from verifier.verdict import Run
 
+WORD = "if you know why, say --other-file once"
 _HAVE_PATH = SETS_CONTENT | {Operation.MOVED, Operation.TOUCHED}  # operations that say where the file is (SPEC 4.2)
 
 
@@ -39,7 +40,7 @@ def check_replaced(run: Run, blinding: bytes, path: str, file_id: int) -> Replac
     if not steps or not _frees(steps, path):
         raise NotProven("other-file-id", f"the steps shown of file {file_id} do not free the path {path!r}")
     if stored is not None and run.continues and not is_kept(run, stored):
-        raise NotProven("other-file-id", f"what was seen of file {file_id} was declared lost: ask by file id")
+        raise NotProven("other-file-id", f"what was seen of file {file_id} was declared lost; {WORD}")
     chain = chain_id(blinding, proof.source, file_id, generation)
     head = replaced.before
     for seq, step in enumerate(steps, steps[0].entry.seq):
@@ -56,7 +57,7 @@ def check_replaced(run: Run, blinding: bytes, path: str, file_id: int) -> Replac
 def not_shown(path: str, old: int, new: int) -> NotProven:
     """Nothing at all speaks of the old file."""
     return NotProven(
-        "other-file-id", f"{path!r} was file {old} before, now {new}, and nothing shows that the old one left"
+        "other-file-id", f"{path!r} was file {old} before, now {new}, and nothing shows that the old one left; {WORD}"
     )
 
 

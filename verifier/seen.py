@@ -20,7 +20,7 @@ from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
 from verifier.entry import Closed, Seen, decode_entry
 from verifier.errors import BadSignature, ChainBroken, Changed, Fork, Malformed, NotProven
 from verifier.note import VerifierKey, parse_note
-from verifier.proof import Proof
+from verifier.proof import Earlier, Proof
 from verifier.verdict import Run, Trust
 
 # -- a short proof (step 1) ------------------------------------------------------------------------------------
@@ -159,23 +159,26 @@ def check_ended(run: Run, stored: Proof) -> None:
         raise NotProven("stale" if stored.generation >= run.proof.generation else "generations", message)
     last = stored.map.seq
     closed = decode_entry(earlier.step.entry).seq
-    if gave_up(earlier.step.entry, stored):
+    later = run.proof.earlier[: run.proof.earlier.index(earlier) + 1]
+    if any(gave_up(one, stored) for one in later):
         return
     if run.continues and not is_kept(run, stored):
-        raise Changed(
-            "pinned", f"step {last} of generation {stored.generation} was seen before, and declared lost", last
-        )
+        message = f"step {last} of generation {stored.generation} was seen before, and declared lost"
+        raise Changed("pinned", message, last)
     if closed <= last or (closed == last + 1 and earlier.before != stored.map.head):
         message = f"generation {stored.generation} did not end after step {last}, which was seen before"
         raise Changed("pinned", message, last)
 
 
-def gave_up(closed: bytes, stored: Proof) -> bool:
-    """[R] The owner ended the chain for the head seen last: steps up to there are gone by the owner's own word."""
-    end = decode_entry(closed).argument
+def gave_up(closed: Earlier, stored: Proof) -> bool:
+    """[R] The owner ended a chain for the head seen last: steps up to there are gone by the owner's own word.
+
+    It is the chain that was seen, or one that goes on from it; then the very head has to be named.
+    """
+    end = decode_entry(closed.step.entry).argument
     seen = end.seen if isinstance(end, Closed) else None
-    last = stored.map
-    return seen is not None and (seen.seq > last.seq or seen == Seen(last.seq, last.head))
+    last, same = stored.map, closed.chain_id == stored.chain_id
+    return seen is not None and (same and seen.seq > last.seq or seen == Seen(last.seq, last.head))
 
 
 def is_kept(run: Run, stored: Proof) -> bool:

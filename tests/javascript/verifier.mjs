@@ -896,10 +896,14 @@ function run(c, f) {
       if (old.length > hs.length && connected) return ['CHANGED', 'pinned', 'entries missing'];
       return;
     }
+    if (!same(o.root, p.root)) return;
     const x = p.earlier.find((y) => same(y.chain, o.chain));
     if (x) {
-      const up = x.step.gaveUp;                              // 4.7
-      if (up && (up.seq > o.map.seq || (up.seq === o.map.seq && same(up.head, o.map.head)))) return;
+      const gaveUp = (y) => {                                // 4.7: of this chain, or of one that goes on from it
+        const up = y.step.gaveUp;
+        return up && ((same(y.chain, o.chain) && up.seq > o.map.seq) || (up.seq === o.map.seq && same(up.head, o.map.head)));
+      };
+      if (p.earlier.slice(0, p.earlier.indexOf(x) + 1).some(gaveUp)) return;
       if (connected && !kept(o)) return ['CHANGED', 'pinned', 'declared lost'];
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
     } else if (same(o.root, p.root) && !(asOf && !connected)) return [N, o.generation >= p.generation ? 'stale' : 'generations', 'not the generation that is known'];

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests import map_reference, reference
 from tests.builder import ORIGIN, World, secret
 from tests.vector_cases import MALFORMED, Ask, case, small
@@ -251,6 +253,29 @@ def third_declared_loss_after_a_step_that_was_seen() -> Ask:
     world.continue_(1, b"three", "a.txt")
     world.publish()
     return Ask(seal(world), world.prove(1), b"three", memory=memory)
+
+
+def given_up_late(seen: Callable[[Proof], Seen]) -> Ask:
+    """The server ended the generation whose steps were lost; the owner ends the next one for what was seen."""
+    ask = regrown(4)
+    world, memory = ask.world, ask.memory
+    assert memory.chain is not None
+    world.close_declared(1, seen(memory.chain))
+    world.continue_(1, b"more", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), b"more", memory=memory)
+
+
+@case(VERIFIED)
+def declared_loss_closed_by_the_owner_in_a_later_generation() -> Ask:
+    """The steps that were seen are lost, and their chain has ended: the owner gives them up all the same."""
+    return given_up_late(lambda stored: Seen(stored.map.seq, stored.map.head))
+
+
+@case(CHANGED, "pinned")
+def declared_loss_closed_for_a_later_step_of_another_generation() -> Ask:
+    """[R] A seq of another chain says nothing of the one that was seen."""
+    return given_up_late(lambda stored: Seen(stored.map.seq + 1, bytes(32)))
 
 
 def freed(kept: int) -> Ask:

@@ -146,6 +146,23 @@ def test_verify_never_takes_policies_from_anywhere_else(desk: Desk, capsys: pyte
     assert "pinned" in capsys.readouterr().err
 
 
+def test_another_file_at_a_known_path_on_the_users_word(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Where nothing shows that the old file left, only the user's word goes on with the new one; said once."""
+    remembered(desk)
+    world = desk.world
+    world.record(8, Operation.CREATED, b"new", path="a.txt")
+    world.publish()
+    desk.write(8, "a.txt", b"new", pinned=min(world.notes))
+    assert desk.verify("a.txt", "--seed", "seed") == 2
+    assert "say --other-file once" in capsys.readouterr().out
+    world.record(9, Operation.CREATED, b"x", path="x")
+    world.publish()
+    desk.write(8, "a.txt", b"new", pinned=sorted(world.notes)[-2])
+    assert desk.verify("a.txt", "--seed", "seed") == 2
+    assert desk.verify("a.txt", "--seed", "seed", "--other-file") == 0
+    assert desk.verify("a.txt", "--seed", "seed") == 0
+
+
 def test_verify_by_file_id_learns_no_path(desk: Desk) -> None:
     """[R] Asked by number, the path in the proof is the server's word and is not remembered as the user's."""
     assert desk.verify("a.txt", "--seed", "seed", "--as", "7", *FIRST) == 0

@@ -16,20 +16,23 @@ import pytest
 import verifier.client as client_module
 from tests import reference
 from tests.builder import ORIGIN, SEED, World, secret
+from tests.vector_cases.loss import written
 from tests.verifier.loopback import TOKEN, Log, Served
 from tests.verifier.worlds import two_logs
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.cli import main
-from verifier.client import Inclusion, Server
+from verifier.client import Inclusion, Server, Signer
 from verifier.commands.enrol import verify_enrolled
-from verifier.entry import Operation
+from verifier.commands.seal import give_up
+from verifier.entry import Closed, Operation, Seen, decode_entry
 from verifier.errors import Malformed, NotProven, Usage
 from verifier.keys import format_log_name
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
 from verifier.policy import AUDITORS, WITNESSES, parse_policy
-from verifier.proof import parse_proof
+from verifier.proof import Line, Proof, parse_proof
 from verifier.seed import format_seed
+from verifier.verdict import Memory, Report
 
 
 class Desk:
@@ -431,3 +434,47 @@ def test_what_a_server_says_cannot_steer_the_terminal(desk: Desk, capsys: pytest
     err = capsys.readouterr().err
     assert all(line.isprintable() for line in err.splitlines())
     assert len(err) < 2000
+
+
+def test_steps_are_given_up_though_their_chain_has_ended() -> None:
+    """The server ended the chain whose steps were lost: the owner's close of the next one names what was seen."""
+    world = written()
+    stored = world.prove(1)
+    world.declare_loss(4)
+    for data in (b"other", b"two", b"more"):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+    world.publish()
+    world.close(1, signed=False)
+    world.continue_(1, b"more", "a.txt")
+    world.publish()
+    memory = Memory(None, stored)
+    report = world.verify(world.prove(1), b"more", memory, path="a.txt")
+    assert {finding.reason for finding in report.findings} == {"pinned", "declared-loss", "unsigned-close"}
+    sent: list[Line] = []
+
+    class Fake:
+        signer = Signer(world.log_name, world.owner.public, world.owner.private)
+
+        def stored(self, file_id: int) -> Proof:
+            return stored
+
+        @property
+        def server(self) -> Fake:
+            return self
+
+        def close(self, signer: Signer, source: str, file_id: int, generation: int, line: Line) -> int:
+            assert (file_id, generation) == (1, 1)
+            sent.append(line)
+            return 1
+
+        def look(self) -> Report:
+            world.append(world.histories[1], sent[0])
+            world.continue_(1, b"more", "a.txt")
+            world.publish()
+            return world.verify(world.prove(1), b"more", memory, path="a.txt")
+
+    after = give_up(Fake(), report, 60)  # type: ignore[arg-type]
+    closed = decode_entry(sent[0].entry).argument
+    assert isinstance(closed, Closed)
+    assert closed.seen == Seen(stored.map.seq, stored.map.head)
+    assert {finding.reason for finding in after.findings} == {"declared-loss", "unsigned-close"}

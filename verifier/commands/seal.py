@@ -162,13 +162,16 @@ def has_lost_what_was_seen(report: Report) -> bool:
     return report.proof.loss is not None and any(finding.reason == "pinned" for finding in report.findings)
 
 
+_OUTLIVED = ("pinned", "declared-loss", "altered", "gap", "unsigned-close")  # what a new generation may begin with
+
+
 def give_up(sealing: Sealing, report: Report, wait_s: int) -> Report:
     """Ends the chain by the owner's signature over both heads (SPEC 4.7); the report on the next generation."""
     from verifier.commands.closing import sign_closed
 
     proof, chain, stored = report.proof, report.chain, sealing.stored(report.proof.file_id)
-    others = [f for f in report.findings if f.reason not in ("pinned", "declared-loss")]
-    if chain is None or stored is None or stored.chain_id != proof.chain_id or others:
+    others = [finding for finding in report.findings if finding.reason not in _OUTLIVED]
+    if chain is None or stored is None or others:
         return report
     line = sign_closed(chain, Seen(stored.map.seq, stored.map.head), sealing.signer, int(time.time()))
     seq = sealing.server.close(sealing.signer, proof.source, proof.file_id, proof.generation, line)

@@ -61,6 +61,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--max-age", metavar="7d", help="how long ago the proof may have been the newest (7d)")
     parser.add_argument("--as-of", metavar="TIME|proof", help="ask about then instead of now; remembers nothing")
+    parser.add_argument(
+        "--other-file",
+        action="store_true",
+        help="you know why another file is at this path now: forget which one it was",
+    )
     parser.add_argument("--require-seal", action="store_true", help="the owner's device must have sealed this version")
     parser.add_argument("--passphrase-file", metavar="FILE", help="for a first use with a seed under a passphrase")
     parser.add_argument("--hashes", action="store_true", help="show hashes as well")
@@ -215,8 +220,8 @@ class Session:
         return self.trusts[key]
 
     def _memory(self, log: LogState, proof: Proof, asked: Asked) -> Memory:
-        checkpoint = self._pin_for(log, proof)
-        return read_memory(self.home, log, proof.file_id, asked.path)._replace(checkpoint=checkpoint)
+        memory = read_memory(self.home, log, proof.file_id, asked.path)._replace(checkpoint=self._pin_for(log, proof))
+        return memory._replace(path_file_id=None, path_chain=None) if self.args.other_file else memory
 
     def _pin_for(self, log: LogState, proof: Proof) -> bytes | None:
         """The pin to start from: the state's as this run found it, so that proofs of one time can be verified together.
