@@ -159,6 +159,8 @@ def _describe_declared(directory: str, log: Directory, before: str, done: Declar
 Each node's operator runs, once you have told them why:
   nextcloud-audit node allow --data DIR {key} {url}
 
+A cache or CDN in front of this log has its old tiles, which were said never to change: empty it before you go on.
+
 Then start `serve`, and give everybody who verifies the new policies by file (`policy export`): they name both origins.
 Whoever has them says once: nextcloud-audit verify FILE --policy ... --auditors ... --replace-policy
 Every file is NOT PROVEN (declared-loss) until its owner says: nextcloud-audit seal FILE --accept loss"""

@@ -110,6 +110,19 @@ class Seen(NamedTuple):
     owns: bool
 
 
+class _Accepted(OrderedDict[bytes, tuple[str, float]]):
+    """Passwords that were accepted once, each with its uid and how long that holds; the newest UIDS of them.
+
+    [R] Links have one of their own: a link without a password takes any, so one of them could put all users out.
+    """
+
+    def add(self, key: bytes, uid: str, now: float) -> None:
+        self[key] = uid, now + UID_TTL_S
+        self.move_to_end(key)
+        if len(self) > UIDS:
+            self.popitem(last=False)
+
+
 class Access:
     """Asks the Nextcloud of a source on behalf of those who ask us. `source`: its row, and its id."""
 
@@ -124,7 +137,7 @@ class Access:
         self.source, self.source_id = source, source_id
         self._server, self._appapi, self._clock = Server(config.url, client, believes=True), config.appapi, clock
         self._secret, self._refusals = os.urandom(32), Refusals(clock)
-        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # accepted once: uid, and how long it holds
+        self._accepted = _Accepted(), _Accepted()  # users, links
 
     def is_for(self, headers: Mapping[str, str]) -> bool:
         """Whether a request names a Nextcloud user at all."""
@@ -155,16 +168,17 @@ class Access:
         name, password = parse_credentials(value)
         basic = {"Authorization": "Basic " + b64encode(f"{name}:{password}".encode()).decode("ascii")}
         key = hmac.digest(self._secret, f"{scheme} {basic['Authorization']}".encode("ascii"), sha256)
-        async with self._refusals.asking(key, key in self._known):
+        accepted = self._accepted[scheme == SHARE]
+        async with self._refusals.asking(key, key in accepted):
             try:
-                uid = "" if scheme == SHARE else await self._uid(key, basic)
+                uid = "" if scheme == SHARE else await self._uid(accepted, key, basic)
                 link = LinkSession(self._server, name, basic) if scheme == SHARE else None
                 node = await self._look(link or DavSession(self._server, uid, basic), path, file_id)
             except NotAccepted:
-                self._known.pop(key, None)
+                accepted.pop(key, None)
                 raise
         if scheme == SHARE:
-            self._accepted(key, "")
+            accepted.add(key, "", self._clock())
         return uid, node
 
     async def _look(self, session: DavSession, path: str | None, file_id: int | None) -> Node | None:
@@ -177,23 +191,17 @@ class Access:
             return None if path is None else await session.stat(path)
         return await (session.stat(path) if path is not None else session.find(file_id or 0))
 
-    async def _uid(self, key: bytes, headers: dict[str, str]) -> str:
+    async def _uid(self, accepted: _Accepted, key: bytes, headers: dict[str, str]) -> str:
         """Whose password it is. Every later request carries the password itself, so an old answer opens nothing."""
-        known = self._known.get(key)
+        known = accepted.get(key)
         if known is not None and self._clock() < known[1]:
-            self._known.move_to_end(key)
+            accepted.move_to_end(key)
             return known[0]
         async with self._server.ask("GET", _WHO, {**headers, "OCS-APIRequest": "true"}, "who asks") as response:
             data = b"" if response is None else await read_answer(response, MAX_ANSWER, "nextcloud: who asks")
         uid = parse_uid(data)
-        self._accepted(key, uid)
+        accepted.add(key, uid, self._clock())
         return uid
-
-    def _accepted(self, key: bytes, uid: str) -> None:
-        self._known[key] = uid, self._clock() + UID_TTL_S
-        self._known.move_to_end(key)
-        if len(self._known) > UIDS:
-            self._known.popitem(last=False)
 
 
 class LinkSession(DavSession):

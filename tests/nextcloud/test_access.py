@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from audit.enrolment import Unauthorised
 from audit.errors import PeerFailed
+from audit.nextcloud import access as access_module
 from audit.nextcloud.access import (
     REFUSALS,
     REFUSED_S,
@@ -345,6 +346,27 @@ def test_strangers_lock_nobody_out_whom_nextcloud_knows() -> None:
             cloud.alice.passwords.discard("alice-pw")
             assert await try_all(access, [alice] * 20 + [link]) == [Unauthorised] * 20 + [Guessed]
             assert cloud.refused == REFUSALS
+
+    asyncio.run(run())
+
+
+def test_a_link_that_takes_any_password_puts_no_user_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R] Nextcloud takes any password for a link without one; as many of them as are remembered push no user out."""
+    monkeypatch.setattr(access_module, "UIDS", 8)
+
+    class Open(Counted):
+        def _link(self, request: Request, path: str) -> Response:
+            return self._found(path, node_properties(self.file, self.alice))
+
+    async def run() -> None:
+        cloud, clock = Open(), Clock()
+        alice = basic("alice", "alice-pw")
+        async with counted(cloud, clock) as access:
+            assert await try_all(access, [alice]) == [Seen]
+            for number in range(20):
+                assert await try_all(access, [basic("tok", f"any-{number}", SHARE)]) == [Seen]
+            await try_all(access, STRANGERS)
+            assert await try_all(access, [alice, basic("bob", "bob-pw")]) == [Seen, Guessed]
 
     asyncio.run(run())
 

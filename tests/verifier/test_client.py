@@ -22,6 +22,7 @@ from tests.verifier.worlds import two_logs
 from verifier.checkpoint import Checkpoint, format_checkpoint
 from verifier.cli import main
 from verifier.client import Inclusion, Server, Signer
+from verifier.commands import seal as seal_command
 from verifier.commands.enrol import verify_enrolled
 from verifier.commands.seal import give_up
 from verifier.entry import Closed, Operation, Seen, decode_entry
@@ -339,6 +340,17 @@ def test_seal_mends_only_what_the_user_names(enrolled: Desk, capsys: pytest.Capt
     assert not [asked for asked in enrolled.log.asked if "seals" in asked]
     assert enrolled.seal("--as", "a.txt", "--accept", "1", "--accept", "2", "-o", "a.txt.proof") == 0
     assert enrolled.verify("a.txt") == 0
+
+
+def test_more_is_accepted_than_one_seal_lists(enrolled: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several seals follow each other, as many as it takes; each one accepts what has room in an entry."""
+    monkeypatch.setattr(seal_command, "MAX_LISTED", 2)
+    for data in (b"evil", b"eviler", b"evilest", b"evil", b"one"):
+        enrolled.write(Operation.ALTERED, data)
+    assert enrolled.seal("--as", "a.txt", *[word for seq in range(1, 6) for word in ("--accept", str(seq))]) == 0
+    (chain,) = [history.chain for history in enrolled.world.histories.values() if history.chain.seals]
+    assert [len(sealed.seal.accepts) for sealed in chain.seals] == [2, 2, 1]
+    assert not chain.taints
 
 
 def test_seal_that_is_not_published_is_said(enrolled: Desk) -> None:

@@ -29,7 +29,7 @@ from verifier.proof import Line
 def sign_closed(chain: Chain, seen: Seen, signer: Signer, now: int) -> Line:
     """`closed` after the chain's last step, with its openings: it keeps content and path, and lists what stands."""
     if len(chain.taints) > MAX_LISTED:
-        raise Usage(f"closed: {len(chain.taints)} taints stand, an entry lists {MAX_LISTED}: let the server close it")
+        raise Usage(f"closed: {len(chain.taints)} taints stand, and what an owner signs lists {MAX_LISTED} at most")
     live = chain.status == "live"
     content = chain.content if live and isinstance(chain.content, Content) else None
     path = chain.path if live and isinstance(chain.path, str) else None
