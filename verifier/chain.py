@@ -242,9 +242,12 @@ class Chain:
     @property
     def taints(self) -> dict[tuple[bytes, int], Taint]:
         """What still stands against the history, by chain id and seq (SPEC 4.4)."""
-        own, unmended = self.binding.chain_id, [m.altered for m in self._mendings if not m.shown]
-        standing = {*self._altered_at, *concatenate.from_iterable(unmended)} - self._accepted
-        return self._taints | {(own, seq): Taint(own, seq, TaintKind.ALTERED) for seq in sorted(standing)}
+        return self._standing([mending.altered for mending in self._mendings if not mending.shown])
+
+    def _standing(self, unmended: list[list[int]]) -> dict[tuple[bytes, int], Taint]:
+        own, standing = self.binding.chain_id, {*self._altered_at, *concatenate.from_iterable(unmended)}
+        altered = sorted(standing - self._accepted)
+        return self._taints | {(own, seq): Taint(own, seq, TaintKind.ALTERED) for seq in altered}
 
     def append(self, step: Step) -> None:
         """Takes the next entry, or raises IllegalStep and leaves the chain unusable (SPEC 4.2)."""
@@ -355,7 +358,7 @@ class Chain:
         """[R] Only bytes from before an alteration mend it; with those from after it, it stands again.
 
         Which revert it is goes by the steps alone, whatever is shown: what was erased before it mends nothing. Lists
-        are cut and joined as a whole, so that thousands of alterations that come and go cost no more than reading them.
+        are cut and joined as a whole, so that thousands of alterations that come and go cost a second, and not minutes.
         """
         later = self._altered_at[bisect_right(self._altered_at, target) :]
         again = [m for m in self._mendings if m.altered[0] <= target < m.seq]
@@ -470,8 +473,11 @@ class Chain:
         self.status = "closed"
 
     def _check_listed(self, seq: int, closed: Closed) -> None:
-        """Who accepts an unsigned close accepts all that came before it, so a list that has an end may end there."""
-        taints = sorted(self.taints.values())
+        """By the steps alone, whatever is shown, as whoever wrote it saw all of it.
+
+        Who accepts an unsigned close accepts all that came before it, so a list that is full may end there.
+        """
+        taints = sorted(self._standing([]).values())
         if closed.taints != tuple(taints[:MAX_LISTED]):
             raise IllegalStep(seq, "closed does not list what stands against the history")
         if closed.signature and len(taints) > MAX_LISTED:

@@ -280,6 +280,8 @@ def check_memory(run: Run) -> None:
 def check_seal_tree(run: Run) -> None:
     """Step 12. [R] The tree that the owner's device saw when it sealed is part of this one."""
     seals = run.history.seals
+    if not seals and run.proof.sealed is not None:
+        raise NotProven("seal-tree", "the proof starts from a sealed tree, and nothing is sealed")
     if seals and not (run.lost and run.proof.sealed is None):  # a seal of an origin before this one's: step 10
         seal, shown = seals[-1].seal, run.proof.sealed
         if shown is None or shown.size != seal.tree_size or shown.size > run.tree.size:

@@ -530,13 +530,13 @@ const taintKey = (t) => `${t.chain.toString('hex')}/${t.seq}`;
 function replay(entries, headList, p, owner, pred) {
   const illegal = (why) => { const x = new Error(why); x.illegal = true; throw x; };
   const need = (ok, why) => { if (!ok) illegal(why); };
-  const s = { state: 'new', version: -1, content: undefined, path: undefined, taints: new Map(), stood: new Map(), ever: new Set(),
+  const s = { state: 'new', version: -1, content: undefined, path: undefined, taints: new Map(), listed: new Map(), stood: new Map(), ever: new Set(),
     erased: new Set(), expired: new Set(), versions: new Set(), seals: [], altered: new Set() };
   const full = (t) => `${taintKey(t)}/${t.kind}`;
-  const addTaint = (t) => { s.taints.set(full(t), t); s.stood.set(taintKey(t), t); s.ever.add(full(t)); };
+  const addTaint = (t) => { s.taints.set(full(t), t); s.listed.set(full(t), t); s.stood.set(taintKey(t), t); s.ever.add(full(t)); };
   const mends = new Map(), accepted = new Set();           // altered seq -> [t, r] that its clearing rests on; pairs accepted by seals
   const own = (seq) => ({ chain: p.chain, seq: BigInt(seq), kind: 'altered' });
-  const clear = (pred) => { for (const [k, t] of s.taints) if (pred(t)) s.taints.delete(k); };
+  const clear = (pred) => { for (const to of [s.taints, s.listed]) for (const [k, t] of to) if (pred(t)) to.delete(k); };
   const versionAt = [];                                      // after each seq
   const deletedAt = [];
   // undefined = not shown: not checkable, counts as kept (4.3)
@@ -587,11 +587,12 @@ function replay(entries, headList, p, owner, pred) {
         rule(path, 'same', s.path, eqPath, 'path');
         for (const a of s.altered) if (t < a && !mends.has(a) && !s.erased.has(`${t}/0`)) {
           mends.set(a, [t, i]);                                // the first one since it last stood, by the steps alone
+          s.listed.delete(full(own(a)));
           if (content !== undefined && old !== undefined) s.taints.delete(full(own(a)));
         }
         for (const [a, [, by]] of mends) if (a <= t && t < by) {   // back to what the mending had left behind
           mends.delete(a);
-          if (!accepted.has(taintKey(own(a)))) s.taints.set(full(own(a)), own(a));
+          if (!accepted.has(taintKey(own(a)))) for (const to of [s.taints, s.listed]) to.set(full(own(a)), own(a));
         }
         break;
       }
@@ -643,9 +644,9 @@ function replay(entries, headList, p, owner, pred) {
         if (lost) need((content === null) === (path === null), 'closed: content or path alone');
         else if (s.state === 'deleted') parts('none', 'none'); else parts('same', 'same');
         const order = (a, b) => Buffer.compare(a.chain, b.chain) || Number(a.seq - b.seq);
-        const standing = [...s.taints.values()].sort(order).slice(0, 1024).map(full);
+        const standing = [...s.listed.values()].sort(order).slice(0, 1024).map(full);
         need(lost || standing.join() === e.taints.map(full).join(), 'closed: taints');
-        need(lost || s.taints.size <= 1024 || !e.signature, 'closed: signed, and its list is cut');
+        need(lost || s.listed.size <= 1024 || !e.signature, 'closed: signed, and its list is cut');
         if (e.signature) need(closeValid(owner, p, p.chain, headList[i - 1], e), 'closed: signature');
         s.state = 'closed';
         break;
@@ -768,6 +769,8 @@ function run(c, f) {
   if (step(2, () => {
     const fault = noteFault(note, wp, origin);
     if (fault) return [N, fault];
+    const unknown = pin && memory.checkpoint !== JSON.parse(c.proof).checkpoint && noteFault(pin, wp, pin.origin);
+    if (unknown) return [N, unknown, 'pinned'];
     if (pin && pin.signed && pin.origin === origin && pin.size === note.size && !same(pin.root, note.root)) return ['FORK', 'fork', 'two-roots'];
     return openLost();
   })) return done();

@@ -498,6 +498,17 @@ def altered_with_what_mended_it_withheld() -> Ask:
     return Ask(world, world.prove(1), b"one")
 
 
+@case(CHANGED, "altered", "opening-missing", "closed")
+def closed_with_what_mended_it_withheld() -> Ask:
+    """What `closed` lists goes by the steps alone: an honest one is no illegal step, whatever is withheld."""
+    world = altered(alone())
+    world.record(1, Operation.REVERTED, b"one", "a.txt", Reverted(1))
+    world.close(1)
+    world.publish()
+    world.erase(world.histories[1], 1, Part.CONTENT)
+    return Ask(world, world.prove(1), b"one")
+
+
 @case(CHANGED, "altered")
 def altered_in_the_generation_before() -> Ask:
     """[R] A taint lives on in the next generation."""

@@ -96,7 +96,8 @@ def path_taken_over_while_the_old_file_is_back() -> Ask:
 def path_taken_over_with_the_way_back_shown() -> Ask:
     """[R] All steps are shown, and the last one brings the old file back to the path."""
     world, left, memory = came_back()
-    both = left._replace(steps=[*left.steps, world.histories[1].records[-1].line])
+    newest = world.histories[1].records[-1]
+    both = left._replace(steps=[*left.steps, newest.line], leaf_index=newest.index)
     return Ask(world, world.prove(2, pinned=2)._replace(replaced=[both]), b"evil", memory=memory)
 
 

@@ -43,6 +43,14 @@ def stranger_with_the_seal_of_another_file() -> Ask:
 
 
 @case(NOT_PROVEN, "seal-tree")
+def sealed_tree_without_a_seal() -> Ask:
+    """The proof says that it continues a sealed tree, and the chain has no seal."""
+    world = small()
+    hashes = reference.consistency(2, world.leaves)
+    return Ask(world, world.prove(1)._replace(sealed=Since(2, hashes)))
+
+
+@case(NOT_PROVEN, "seal-tree")
 def sealed_tree_not_shown() -> Ask:
     """[R] The proof has no consistency from the tree that the seal names."""
     world = sealed(small())

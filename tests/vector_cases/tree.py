@@ -508,6 +508,16 @@ def smaller_tree_than_seen() -> Ask:
     return Ask(world, world.prove(1, size=min(world.notes)), b"one", memory=Memory(world.notes[max(world.notes)]))
 
 
+@case(NOT_PROVEN, "unsigned")
+def pinned_tree_that_no_key_of_the_policy_signed() -> Ask:
+    """[R] The state's checkpoint opens like any other: one that does not is no reason to forget what was seen."""
+    world = small()
+    proof, pinned = world.prove(1, pinned=2), world.notes[2]
+    other = SignerKey(ORIGIN, SIGNATURE, secret("another log key"))
+    text = parse_note(pinned).text
+    return Ask(world, proof, memory=Memory(format_note(Note(text, (sign_note(text, other),)))))
+
+
 @case(FORK, "fork")
 def rolled_back() -> Ask:
     """A witness signed the smaller tree later than the bigger one."""

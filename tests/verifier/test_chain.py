@@ -172,6 +172,12 @@ def slow_taints(steps: list[Step]) -> set[Taint]:
     return slow_standing(steps)[0]
 
 
+def slow_listed(steps: list[Step]) -> list[Taint]:
+    """What `closed` lists: by the steps alone, whatever is shown."""
+    found, mended = slow_standing(steps)
+    return sorted(found - mended.keys())[:MAX_LISTED]
+
+
 def slow_mending(steps: list[Step]) -> set[int]:
     """The versions on which the mending of some alteration rests, while no seal accepts that alteration."""
     return {seq for versions in slow_standing(steps)[1].values() for seq in versions}
@@ -203,7 +209,7 @@ def slow_is_legal(steps: list[Step], last: Step) -> bool:
     if operation is Operation.CLOSED:
         content_rule = path_rule = "same" if status == "live" else "none"
         assert isinstance(argument, Closed)
-        if list(argument.taints) != sorted(slow_taints(steps))[:MAX_LISTED]:
+        if list(argument.taints) != slow_listed(steps):
             return False
     named: object = None
     if isinstance(argument, Reverted):
@@ -238,7 +244,7 @@ def created(content: Shown = A, path: Name = "a") -> list[Step]:
 
 
 def close_step(steps: list[Step], content: Shown, path: Name, taints: tuple[Taint, ...] | None = None) -> Step:
-    listed = tuple(sorted(slow_taints(steps))) if taints is None else taints
+    listed = tuple(slow_listed(steps)) if taints is None else taints
     return step(Operation.CLOSED, len(steps), content, path, Closed(CloseReason.FULL, listed, b""))
 
 
@@ -276,7 +282,7 @@ def _expired(*seqs: int) -> Expired:
 def arguments(operation: Operation, steps: list[Step]) -> list[Argument | None]:
     """What the operation may say in this place, right and wrong."""
     some = range(len(steps) + 2)
-    taints = tuple(sorted(slow_taints(steps)))
+    taints = tuple(slow_listed(steps))
     extra = tuple(sorted({*taints, Taint(CHAIN, 0, TaintKind.GAP)}))
     every: dict[Operation, list[Argument | None]] = {
         Operation.REVERTED: [Reverted(seq) for seq in some],
