@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 
 ABOUT: dict[str, Any] = {
     "title": "nextcloud-audit",
-    "version": "1-draft",
+    "version": "1",
     "summary": "A log of every operation on every file, cosigned by witnesses and replayed by auditors",
     "description": "64-bit numbers are decimal strings, byte strings canonical base64. Errors have one form.",
     "license_info": {"name": "Apache-2.0"},
@@ -52,7 +52,7 @@ def _body(example: object) -> dict[str, Any]:
 
 
 _LOSS = {
-    "format": "nextcloud-audit/loss/1-draft",
+    "format": "nextcloud-audit/loss/1",
     "declared": [{"note": EXAMPLES["checkpoint"], "key": "base64", "signature": "base64"}],
 }
 _CLOSING = {

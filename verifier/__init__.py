@@ -3,4 +3,4 @@
 Start with `verifier.verify`: the main path in numbered steps. SPEC.md is the normative text.
 """
 
-SPEC_VERSION = "1-draft"
+SPEC_VERSION = "1"

@@ -2,7 +2,7 @@
 
 SPEC 9.1. Whoever has the log's public key, and for a rollback the cosigner's, needs nothing else:
 
-    {"format":"nextcloud-audit/evidence/1-draft","kind":"two-roots","seen":"1800000000","notes":["…","…"]}
+    {"format":"nextcloud-audit/evidence/1","kind":"two-roots","seen":"1800000000","notes":["…","…"]}
 
     kind            members after `seen`              what is shown
     two-roots       notes                             the log signed one size with two roots
@@ -44,7 +44,7 @@ from verifier.proof import MAX_PROOF_SIZE, Declared, Proof, format_proof, parse_
 from verifier.record import NamedTuple
 from verifier.replay import Known, Tip
 
-EVIDENCE_FORMAT = "nextcloud-audit/evidence/1-draft"
+EVIDENCE_FORMAT = "nextcloud-audit/evidence/1"
 MAX_EVIDENCE_SIZE = 16 * 1024 * 1024
 MAX_HISTORIES_SIZE = 5 * MAX_PROOF_SIZE  # two-histories: two whole proofs, escaped once more
 MAX_LEAVES = 262_144  # of a broken replay

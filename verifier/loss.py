@@ -1,6 +1,6 @@
 """A declared loss: a log that goes on under a new origin, and says what of the old one it has lost (SPEC 6.5).
 
-    {"format":"nextcloud-audit/loss/1-draft","declared":[
+    {"format":"nextcloud-audit/loss/1","declared":[
       {"note":"log.example/files\\n40\\n…","key":"…","kept":"34","signature":"…"},…]}
 
 Each declaration, the newest first, links two origins: `note` is the last cosigned note of the one before, `key` the
@@ -31,7 +31,7 @@ from verifier.note import Note, VerifierKey, find_signature
 from verifier.policy import Policy, verify_quorum
 from verifier.proof import Declared, Loss, format_declared, parse_declared
 
-FORMAT = "nextcloud-audit/loss/1-draft"
+FORMAT = "nextcloud-audit/loss/1"
 MAX_LOSS_SIZE = 4 * 1024 * 1024  # bytes of the file
 NEW_ORIGIN = (
     "the server says that this log has lost leaves and goes on under a new origin. If its operator tells you so too, "

@@ -3,7 +3,7 @@
 SPEC 7. The bytes are canonical JSON (`verifier.canonical`): `format_proof(parse_proof(data)) == data`, so no two files
 mean the same. 64-bit values are decimal strings, byte strings are base64, and a list of hashes is one base64 string.
 
-    {"format":"nextcloud-audit/proof/1-draft",
+    {"format":"nextcloud-audit/proof/1",
      "log":"example.org/files+6f0c…",            permanent name of the log
      "source":"folder:5d0…","file":"17","generation":"0","root":"…","chain":"…",
      "from":"0",                                 seq of the first entry shown; more than 0 in a short proof
@@ -45,7 +45,7 @@ from verifier.merkle import MAX_PROOF_HASHES
 from verifier.note import MAX_NOTE_SIZE
 from verifier.record import NamedTuple, make
 
-FORMAT = "nextcloud-audit/proof/1-draft"
+FORMAT = "nextcloud-audit/proof/1"
 MAX_PROOF_SIZE = 16 * 1024 * 1024  # bytes; SPEC 1.5, like the next ones
 MAX_EARLIER = 1_024  # generations
 MAX_REPLACED = 64  # file ids that gave up one path

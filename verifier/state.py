@@ -2,7 +2,7 @@
 
 SPEC 10. The state is a directory beside the seed. Everything in it is one line of canonical JSON, as in proofs:
 
-    <log>/log.json          {"format":"nextcloud-audit/state/1-draft","log":"example.org/files+6f0c…",
+    <log>/log.json          {"format":"nextcloud-audit/state/1","log":"example.org/files+6f0c…",
                              "source":"folder:5d0…","user":"owner","policy":"log …\\n","auditors":"log …\\n",
                              "owner":"…","blinding":"…","checkpoint":"example.org/files\\n40\\n…"}
     <log>/files/<id>.json   {"format":…,"source":"…","file":"17","path":"notes.txt","proof":"…"}
@@ -37,7 +37,7 @@ from verifier.policy import MAX_POLICY_SIZE
 from verifier.proof import MAX_PROOF_SIZE
 from verifier.record import NamedTuple
 
-FORMAT = "nextcloud-audit/state/1-draft"
+FORMAT = "nextcloud-audit/state/1"
 LOG_DIGITS = 16
 FILE_DIGITS = 32
 MAX_LOCAL = 32_768  # bytes of an absolute local path; Windows allows as many characters

@@ -28,7 +28,7 @@ function parseEvidence(s) {
   if (!s.isWellFormed()) bad('not UTF-8');
   let v;
   try { v = JSON.parse(s); } catch { bad('not JSON'); }
-  if (typeof v !== 'object' || v === null || v.format !== 'nextcloud-audit/evidence/1-draft') bad('format');
+  if (typeof v !== 'object' || v === null || v.format !== 'nextcloud-audit/evidence/1') bad('format');
   if (!Object.hasOwn(MEMBERS, v.kind)) bad('kind');
   members(v, 'format', 'kind', 'seen', ...MEMBERS[v.kind]);
   if (utf8(s).length > (v.kind === 'two-histories' ? 80 : 16) * MIB) bad('too long');

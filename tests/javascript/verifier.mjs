@@ -429,7 +429,7 @@ const declaredItem = (x) => { members(x, 'note', 'key', 'kept', 'signature');
   if (signature.length !== 64) bad('loss signature');
   return { raw: x.note, note: parseNote(x.note), key: b32(x.key), kept: decimal(x.kept), signature }; };
 export const lossMessage = (d, origin) => cat(tag('loss'), text(origin), d.key, u64(d.kept), sha3(utf8(d.raw)));  // 6.5.2
-const lossFile = (declared) => utf8(JSON.stringify({ format: 'nextcloud-audit/loss/1-draft', declared }) + '\n');
+const lossFile = (declared) => utf8(JSON.stringify({ format: 'nextcloud-audit/loss/1', declared }) + '\n');
 const lossOf = (v) => { members(v, 'declared', 'hashes');
   const declared = list(v.declared, 16, declaredItem);
   if (!declared.length) bad('no declaration');
@@ -471,7 +471,7 @@ export function parseProof(s) {
   try { v = JSON.parse(s); } catch { bad('not JSON'); }
   members(v, 'format', 'log', 'source', 'file', 'generation', 'root', 'chain', 'from', 'entries', 'map', 'checkpoint', 'commitment',
     'last', 'current', 'first', 'before', 'pinned', 'sealed', 'earlier', 'replaced', ...(v && Object.hasOwn(v, 'loss') ? ['loss'] : []));
-  if (v.format !== 'nextcloud-audit/proof/1-draft') bad('format');
+  if (v.format !== 'nextcloud-audit/proof/1') bad('format');
   if (JSON.stringify(v) + '\n' !== s) bad('not canonical');
   const wf = (x) => { if (typeof x === 'string') { if (!x.isWellFormed()) bad('lone surrogate'); }
     else if (x && typeof x === 'object') for (const [k, y] of Object.entries(x)) { wf(k); wf(y); } };

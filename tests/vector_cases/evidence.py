@@ -30,7 +30,7 @@ from verifier.note import (
 )
 from verifier.proof import format_proof
 
-FORMAT = "nextcloud-audit/evidence/1-draft"
+FORMAT = "nextcloud-audit/evidence/1"
 NOTHING, MALFORMED = "NOTHING", "MALFORMED"
 WITNESS = SignerKey("witness.example/w", COSIGNATURE, secret("evidence witness"))
 OTHER_WITNESS = SignerKey("other.example/w", COSIGNATURE, secret("other evidence witness"))

@@ -113,7 +113,7 @@ def missing_member() -> Ask:
 @case(MALFORMED)
 def unknown_version() -> Ask:
     """The format is one of tomorrow."""
-    return replaced("proof/1-draft", "proof/2")
+    return replaced("proof/1", "proof/2")
 
 
 @case(MALFORMED)

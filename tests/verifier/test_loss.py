@@ -195,7 +195,7 @@ def test_loss_file_has_one_spelling() -> None:
     assert parse_loss(data) == [one, one]
     for bad, why in (
         (data[:-1], "not the canonical spelling"),
-        (data.replace(b"1-draft", b"2"), "want nextcloud-audit/loss/1-draft"),
+        (data.replace(b"loss/1", b"loss/2"), "want nextcloud-audit/loss/1"),
         (format_loss([]), "want at least one"),
         (format_loss([one] * (MAX_DECLARED + 1)), f"want a list of at most {MAX_DECLARED}"),
         (data.replace(b'"declared"', b'"more":null,"declared"'), "unknown or missing member"),

@@ -126,7 +126,7 @@ def test_sample_is_canonical() -> None:
     assert changed("file", to="17") == TEXT.encode()
 
 
-@pytest.mark.parametrize("version", ["nextcloud-audit/proof/2", "", None, 1, "Nextcloud-audit/proof/1-draft"])
+@pytest.mark.parametrize("version", ["nextcloud-audit/proof/2", "", None, 1, "Nextcloud-audit/proof/1"])
 def test_proof_refuses_unknown_version(version: object) -> None:
     """The first thing that is said of a proof from another time is that."""
     with pytest.raises(Malformed, match=f"^format: want {FORMAT}|not JSON"):

@@ -72,7 +72,7 @@ def test_state_that_is_cut_or_longer_is_refused(form, parse, value) -> None:  # 
 
 def test_state_of_another_version_is_refused() -> None:
     """A newer format is not guessed at."""
-    data = state.format_path(PathState("nc-1", "a", 3)).replace(b"1-draft", b"2")
+    data = state.format_path(PathState("nc-1", "a", 3)).replace(b"state/1", b"state/2")
     with pytest.raises(Malformed, match="format"):
         state.parse_path(data)
 
