@@ -9,10 +9,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.vector_cases import CASES, document, evidence, history, honest, identity, loss, malformed, seals, times, tree
+from tests.vector_cases import (
+    CASES,
+    document,
+    evidence,
+    history,
+    honest,
+    identity,
+    loss,
+    malformed,
+    seals,
+    steps,
+    times,
+    tree,
+)
 
 FOLDER = Path(__file__).resolve().parent / "vectors"
-MODULES = (honest, tree, history, seals, identity, times, malformed, loss)  # in the order of SPEC 9
+MODULES = (honest, tree, history, steps, seals, identity, times, malformed, loss)  # in the order of SPEC 9
 
 
 def vectors() -> dict[str, bytes]:

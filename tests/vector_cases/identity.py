@@ -8,7 +8,7 @@ from tests import map_reference
 from tests.builder import History, World
 from tests.vector_cases import Ask, alone, case, small, withhold
 from tests.verifier.worlds import a_file, sealed, taken_over
-from verifier.entry import Argument, Erased, Expired, ExpiryReason, Operation, Part
+from verifier.entry import Argument, Erased, Expired, ExpiryReason, Gap, GapReason, Operation, Part
 from verifier.proof import Absence, Line, Replaced
 from verifier.verdict import Memory
 
@@ -83,6 +83,33 @@ def came_back() -> tuple[World, Replaced, Memory]:
     world.publish()
     siblings = map_reference.prove(world.map, world.binding(1).chain_id)[1]
     return world, left._replace(siblings=siblings), memory
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_after_a_gap() -> Ask:
+    """[R] Steps of the old file are known to be missing: it may have come back."""
+    world, memory = taken_over(Operation.MOVED, world=alone())
+    world.record(1, Operation.GAP, argument=Gap(GapReason.UNKNOWN))
+    world.publish()
+    return Ask(world, world.prove(2, pinned=2, replaces=(1,)), b"new", memory=memory)
+
+
+@case(NOT_PROVEN, "other-file-id")
+def path_taken_over_from_another_generation_than_was_seen() -> Ask:
+    """[R] Generation 1 was seen at the path; shown is the end of generation 0."""
+    world = small(b"one")
+    world.close(1)
+    ended = world.prove(1, size=world.publish(), replaces=(1,)).replaced[0]
+    world.continue_(1, b"one", "a.txt")
+    world.publish()
+    memory = Memory(world.notes[max(world.notes)], None, 1, world.prove(1))
+    world.record(2, Operation.CREATED, b"new", "a.txt")
+    size = world.publish()
+    siblings = map_reference.prove(world.maps[size], world.binding(1).chain_id)[1]
+    seen = max(number for number in world.notes if number < size)
+    return Ask(
+        world, world.prove(2, pinned=seen)._replace(replaced=[ended._replace(siblings=siblings)]), b"new", memory=memory
+    )
 
 
 @case(NOT_PROVEN, "broken-proof")

@@ -433,6 +433,12 @@ def declared_loss_closed_by_the_owner() -> Ask:
     return given_up()
 
 
+@case(VERIFIED)
+def declared_loss_closed_for_a_later_step() -> Ask:
+    """The owner's word goes further than what this client has seen, such as on another device."""
+    return given_up(Seen(3, bytes(32)))
+
+
 @case(CHANGED, "pinned")
 def declared_loss_closed_for_another_head() -> Ask:
     """[R] The owner gave up another head than the one that was seen."""

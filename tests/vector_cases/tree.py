@@ -529,6 +529,26 @@ def rolled_back() -> Ask:
     return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
 
 
+@case(NOT_PROVEN, "stale")
+def rolled_back_within_a_second() -> Ask:
+    """Both trees were signed at one time: nobody knows in which order."""
+    world = small()
+    one, two = sorted(world.notes)
+    world.notes[two] = noted(world, two, [world.now])
+    proof = world.prove(1, size=one)._replace(checkpoint=noted(world, one, [world.now]))
+    return Ask(world, proof, b"one", memory=Memory(world.notes[two]))
+
+
+@case(FORK, "fork")
+def rolled_back_as_of_a_time() -> Ask:
+    """[R] Asked as of a time, a smaller tree that was signed later is a fork all the same."""
+    world = small()
+    one, two = sorted(world.notes)
+    world.tick(60)
+    proof = world.prove(1, size=one)._replace(checkpoint=noted(world, one, [world.now]))
+    return Ask(world, proof, b"one", memory=Memory(world.notes[two]), as_of="proof")
+
+
 @case(FORK, "not-replayed", "fork")
 def rolled_back_by_an_auditor_in_time() -> Ask:
     """One auditor of four signed the smaller tree later than the bigger one; everyone else signed before."""
