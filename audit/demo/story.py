@@ -84,7 +84,7 @@ class Story:
         self._write(REPORT, "The minister met the supplier on 3 May, twice.\n")
         self._write(MEMO, "second thoughts\n")
         (self.files / "notes/plan.md").rename(self.files / "notes/roadmap.md")
-        (self.files / "draft.txt").unlink()
+        (self.files / "draft.txt").rename(self.root / "draft.txt")  # deleted there; Alice has a copy
         self.deployment.wait_scanned()
         status = self.deployment.status()
         self.say(f"recorded, cosigned by 3 of 4, replayed by 3 of 4: a tree of {status['audited']['size']} leaves")
@@ -107,7 +107,7 @@ class Story:
         for name, expect in (("notes/roadmap.md", 0), ("draft.txt", 2)):
             proof = name.replace("/", "-")
             run("prove", name, *common, "-o", f"proofs/{proof}.proof", cwd=self.root)
-            local = f"files/{name}" if expect == 0 else "policy"
+            local = f"files/{name}" if expect == 0 else name
             self.client("verify", local, *self.asked(name, proof), expect=expect)
 
     def prove(self, name: str) -> None:
