@@ -206,6 +206,7 @@ class Erased(NamedTuple):
 class Seen(NamedTuple):
     """The last step of a chain that its owner had seen, before the log declared it lost."""
 
+    chain_id: bytes
     seq: int
     head: bytes
 
@@ -316,7 +317,8 @@ def encode_argument(argument: Argument) -> bytes:
             return u64(seq) + u8(part)
         case Closed(reason, taints, signature, seen):
             listed = b"".join(taint.chain_id + u64(taint.seq) + u8(taint.kind) for taint in taints)
-            return u8(reason) + u16(len(taints)) + listed + (u64(seen.seq) + seen.head if seen else b"") + signature
+            named = seen.chain_id + u64(seen.seq) + seen.head if seen else b""
+            return u8(reason) + u16(len(taints)) + listed + named + signature
 
 
 def encode_seal_body(seal: Seal) -> bytes:
@@ -383,7 +385,7 @@ def _decode_closed(r: Reader) -> Closed:
     taints = tuple(Taint(r.hash(), r.u64(), _member(TaintKind, r.u8(), r.where)) for _ in range(_listed(r)))
     _ascending(taints, r.where)
     if reason is CloseReason.DECLARED:  # the owner's word alone, so it is always signed
-        seen = Seen(r.u64(), r.hash())
+        seen = Seen(r.hash(), r.u64(), r.hash())
         return Closed(reason, taints, r.take(SIGNATURE_SIZE), seen)
     signature = b"" if r.pos == len(r.data) else r.take(SIGNATURE_SIZE)
     return Closed(reason, taints, signature)

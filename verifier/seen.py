@@ -17,10 +17,10 @@ from __future__ import annotations
 from verifier import conviction, evidence
 from verifier.chain import Step, genesis, link
 from verifier.checkpoint import Checkpoint, parse_checkpoint_unverified
-from verifier.entry import Closed, Seen, decode_entry
+from verifier.entry import Closed, decode_entry
 from verifier.errors import BadSignature, ChainBroken, Changed, Fork, Malformed, NotProven
 from verifier.note import VerifierKey, parse_note
-from verifier.proof import Earlier, Proof
+from verifier.proof import Proof
 from verifier.verdict import Run, Trust
 
 # -- a short proof (step 1) ------------------------------------------------------------------------------------
@@ -159,9 +159,6 @@ def check_ended(run: Run, stored: Proof) -> None:
         raise NotProven("stale" if stored.generation >= run.proof.generation else "generations", message)
     last = stored.map.seq
     closed = decode_entry(earlier.step.entry).seq
-    later = run.proof.earlier[: run.proof.earlier.index(earlier) + 1]
-    if any(gave_up(one, stored) for one in later):
-        return
     if run.continues and not is_kept(run, stored):
         message = f"step {last} of generation {stored.generation} was seen before, and declared lost"
         raise Changed("pinned", message, last)
@@ -170,15 +167,23 @@ def check_ended(run: Run, stored: Proof) -> None:
         raise Changed("pinned", message, last)
 
 
-def gave_up(closed: Earlier, stored: Proof) -> bool:
-    """[R] The owner ended a chain for the head seen last: steps up to there are gone by the owner's own word.
+def has_given_up(proof: Proof, stored: Proof) -> bool:
+    """[R] Whether the owner has ended a generation for what was seen: steps up to there are gone by the owner's word.
 
-    It is the chain that was seen, or one that goes on from it; then the very head has to be named.
+    A word that the stored proof shows already says nothing of what was seen since. Of another root's none counts: step
+    8 knows no key to check it with.
     """
-    end = decode_entry(closed.step.entry).argument
+    known = [one.step.entry for one in stored.earlier]
+    closed = [one.step.entry for one in proof.earlier[: proof.generation]]
+    return any(_gives_up(entry, stored) for entry in closed if entry not in known)
+
+
+def _gives_up(entry: bytes, stored: Proof) -> bool:
+    end, last = decode_entry(entry).argument, stored.map
     seen = end.seen if isinstance(end, Closed) else None
-    last, same = stored.map, closed.chain_id == stored.chain_id
-    return seen is not None and (same and seen.seq > last.seq or seen == Seen(last.seq, last.head))
+    if seen is None or seen.chain_id != stored.chain_id:
+        return False
+    return seen.seq > last.seq or (seen.seq, seen.head) == (last.seq, last.head)
 
 
 def is_kept(run: Run, stored: Proof) -> bool:

@@ -269,6 +269,11 @@ def check_memory(run: Run) -> None:
     stored, chain = run.memory.chain, run.history
     if stored is None:
         return
+    if run.proof.earlier:
+        from verifier.seen import has_given_up
+
+        if has_given_up(run.proof, stored):
+            return
     if stored.chain_id == chain.binding.chain_id:
         _compare_heads(run, stored)
     elif stored.root == chain.binding.root:

@@ -355,7 +355,7 @@ def test_owner_gives_up_what_was_seen(ruin: Ruin) -> None:
     ruin.settle()
     report = ruin.judge(ruin.prove("a.txt"))
     assert report.chain is not None
-    seen = Seen(ruin.late.map.seq, ruin.late.map.head)
+    seen = Seen(ruin.late.chain_id, ruin.late.map.seq, ruin.late.map.head)
 
     def post(signed_by: str, generation: str = "0") -> int:
         assert report.chain is not None

@@ -344,7 +344,7 @@ export function parseEntry(bytes) {
       e.taints.push({ chain: x.bytes(32), seq: x.u64(), kind: KINDS[within(x.u8(), 1, 3)] });
     }
     ascending(items);
-    if (e.reason === 8) e.gaveUp = { seq: r.u64(), head: r.bytes(32) };
+    if (e.reason === 8) e.gaveUp = { chain: r.bytes(32), seq: r.u64(), head: r.bytes(32) };
     e.unsignedBytes = bytes.subarray(0, r.at);
     e.signature = e.reason === 8 || r.left() ? r.bytes(64) : null;
   }
@@ -893,6 +893,12 @@ function run(c, f) {
   step(11, () => {
     const o = stored();
     if (!o || o.file !== p.file || o.source !== p.source || o.log !== p.log) return;
+    const gaveUp = (y) => {                                  // 4.7, in a generation of this root that the stored proof did not know
+      const up = y.step.gaveUp;
+      return up && same(up.chain, o.chain) && (up.seq > o.map.seq || (up.seq === o.map.seq && same(up.head, o.map.head))) &&
+        !o.earlier.some((z) => same(z.step.bytes, y.step.bytes));
+    };
+    if (p.earlier.slice(0, Number(p.generation)).some(gaveUp)) return;
     if (same(o.chain, p.chain)) {
       const old = heads(o.entries, o), shared = Math.min(old.length, hs.length);
       if (old.slice(0, shared).some((h, i) => !same(h, hs[i]))) return asOf && smaller && o.checkpoint.origin === origin ? ['FORK', 'fork', 'two-histories'] : ['CHANGED', 'pinned'];
@@ -902,11 +908,6 @@ function run(c, f) {
     if (!same(o.root, p.root)) return;
     const x = p.earlier.find((y) => same(y.chain, o.chain));
     if (x) {
-      const gaveUp = (y) => {                                // 4.7: of this chain, or of one that goes on from it
-        const up = y.step.gaveUp;
-        return up && ((same(y.chain, o.chain) && up.seq > o.map.seq) || (up.seq === o.map.seq && same(up.head, o.map.head)));
-      };
-      if (p.earlier.slice(0, p.earlier.indexOf(x) + 1).some(gaveUp)) return;
       if (connected && !kept(o)) return ['CHANGED', 'pinned', 'declared lost'];
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
     } else if (same(o.root, p.root) && !(asOf && !connected)) return [N, o.generation >= p.generation ? 'stale' : 'generations', 'not the generation that is known'];

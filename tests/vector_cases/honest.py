@@ -23,6 +23,9 @@ from verifier.entry import (
     Part,
     Predecessor,
     Reverted,
+    Seen,
+    Taint,
+    TaintKind,
     commit,
     encode_content,
     encode_entry,
@@ -280,16 +283,17 @@ def unsigned_close_accepted_by_a_seal() -> Ask:
     return Ask(world, world.prove(1))
 
 
-def another_root(*, accepted: bool) -> World:
-    """File 1 began under a root that the server held, and its owner has enrolled since."""
+def another_root(*, accepted: bool, word: Seen | None = None) -> World:
+    """File 1 began under a root that the server held, and its owner has enrolled since. `word`: what it gives up."""
     world = alone()
     foreign = keys.owner_root(bytes(32), bytes(32))
     chain_id = keys.chain_id(bytes(32), world.source, 1, 0)
     old = world.histories[1] = History(Binding(world.log_name, world.source, foreign, 1, chain_id, None), 0, None)
     world.record(1, Operation.CREATED, b"one", "a.txt")
     world.publish()
-    world.close(1, CloseReason.ENROLMENT, signed=False)
+    world.close(1, CloseReason.DECLARED if word else CloseReason.ENROLMENT, signed=word is not None, seen=word)
     end: Ending = old.chain.ending()
+    end = end._replace(taints=(Taint(end.chain_id, end.seq, TaintKind.UNSIGNED_CLOSE),))  # whatever signature it has
     history = world.histories[1] = History(world.binding(1), 0, end)
     history.previous = old
     world.record(1, Operation.ADOPTED, b"one", "a.txt", Predecessor(end.chain_id, end.seq, end.head))

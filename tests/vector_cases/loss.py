@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests import map_reference, reference
 from tests.builder import ORIGIN, World, secret
 from tests.vector_cases import MALFORMED, Ask, case, small
+from tests.vector_cases.honest import another_root
 from tests.verifier.worlds import sealed, two_logs
 from verifier.entry import Operation, Seen
 from verifier.loss import loss_message
@@ -269,13 +270,70 @@ def given_up_late(seen: Callable[[Proof], Seen]) -> Ask:
 @case(VERIFIED)
 def declared_loss_closed_by_the_owner_in_a_later_generation() -> Ask:
     """The steps that were seen are lost, and their chain has ended: the owner gives them up all the same."""
-    return given_up_late(lambda stored: Seen(stored.map.seq, stored.map.head))
+    return given_up_late(lambda stored: Seen(stored.chain_id, stored.map.seq, stored.map.head))
+
+
+@case(VERIFIED)
+def declared_loss_closed_in_a_later_generation_by_who_saw_more() -> Ask:
+    """[R] The owner names the chain, so whoever has seen less of it is freed as well."""
+    return given_up_late(lambda stored: Seen(stored.chain_id, stored.map.seq + 1, bytes(32)))
 
 
 @case(CHANGED, "pinned")
 def declared_loss_closed_for_a_later_step_of_another_generation() -> Ask:
     """[R] A seq of another chain says nothing of the one that was seen."""
-    return given_up_late(lambda stored: Seen(stored.map.seq + 1, bytes(32)))
+    return given_up_late(lambda stored: Seen(bytes(32), stored.map.seq + 1, bytes(32)))
+
+
+def whole_generation_lost() -> Ask:
+    """Generation 1 was seen, and is lost altogether; the owner ends what is left, and there is a generation 1 anew."""
+    world = small(b"one")
+    size = max(world.notes)
+    world.close(1)
+    world.continue_(1, b"one", "a.txt")
+    for data in (b"two", b"three", b"four", b"five"):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+    world.publish()
+    memory = Memory(world.notes[max(world.notes)], world.prove(1))
+    left = world.histories[1].previous
+    assert memory.chain is not None
+    assert left is not None
+    world.histories[1] = left
+    world.declare_loss(size)
+    last = memory.chain.map
+    world.close_declared(1, Seen(memory.chain.chain_id, last.seq, last.head))
+    world.continue_(1, b"one", "a.txt")
+    world.publish()
+    seal(world)
+    return Ask(world, world.prove(1), b"one", memory=memory)
+
+
+@case(VERIFIED)
+def declared_loss_of_a_whole_generation_given_up() -> Ask:
+    """The owner's `closed` of the generation before names the one that is gone."""
+    return whole_generation_lost()
+
+
+@case(CHANGED, "pinned")
+def given_up_before_what_was_seen_last() -> Ask:
+    """[R] The owner's word was there when the stored proof was seen: it gives up nothing of what that one shows."""
+    one, other = whole_generation_lost().world, whole_generation_lost().world
+    return differing(one, seal(other))
+
+
+@case(CHANGED, "pinned")
+def given_up_by_another_root() -> Ask:
+    """[R] The server ends the chain of a root of its own with a word on the owner's: nobody can check who signed it."""
+    one = another_root(accepted=True)
+    return differing(one, another_root(accepted=True, word=Seen(one.binding(1).chain_id, 9, bytes(32))))
+
+
+def differing(one: World, other: World) -> Ask:
+    """The client has seen file 1 in one world, and is shown it in the other."""
+    for world, data in ((one, b"mine"), (other, b"other")):
+        world.record(1, Operation.WRITTEN, data, "a.txt")
+        world.publish()
+    return Ask(other, other.prove(1), b"other", memory=Memory(None, one.prove(1)))
 
 
 def freed(kept: int) -> Ask:
@@ -415,13 +473,15 @@ def checkpoint_before_a_declared_loss() -> Ask:
 # -- the owner's way out ------------------------------------------------------------------------------------------
 
 
-def given_up(step: Seen | None = None, server: bool = False) -> Ask:
+def given_up(step: tuple[int, bytes] | None = None, server: bool = False) -> Ask:
     """The owner saw all steps of file 1, ends the chain for the head seen last, and seals the next generation."""
     world, memory = seen()
     assert memory.chain is not None
     world.declare_loss(4)
     last = memory.chain.map
-    world.close_declared(1, step or Seen(last.seq, last.head), world.log if server else None)
+    chain_id = memory.chain.chain_id
+    named = Seen(chain_id, *step) if step else Seen(chain_id, last.seq, last.head)
+    world.close_declared(1, named, world.log if server else None)
     world.continue_(1, b"two", "a.txt")
     world.publish()
     return Ask(seal(world), world.prove(1), memory=memory)
@@ -436,19 +496,19 @@ def declared_loss_closed_by_the_owner() -> Ask:
 @case(VERIFIED)
 def declared_loss_closed_for_a_later_step() -> Ask:
     """The owner's word goes further than what this client has seen, such as on another device."""
-    return given_up(Seen(3, bytes(32)))
+    return given_up((3, bytes(32)))
 
 
 @case(CHANGED, "pinned")
 def declared_loss_closed_for_another_head() -> Ask:
     """[R] The owner gave up another head than the one that was seen."""
-    return given_up(Seen(2, bytes(32)))
+    return given_up((2, bytes(32)))
 
 
 @case(CHANGED, "pinned")
 def declared_loss_closed_for_an_earlier_head() -> Ask:
     """[R] The owner gave up less than what was seen."""
-    return given_up(Seen(1, bytes(32)))
+    return given_up((1, bytes(32)))
 
 
 @case(CHANGED, "pinned")

@@ -466,6 +466,7 @@ def test_steps_are_given_up_though_their_chain_has_ended() -> None:
 
     class Fake:
         signer = Signer(world.log_name, world.owner.public, world.owner.private)
+        path = "a.txt"
 
         def stored(self, file_id: int) -> Proof:
             return stored
@@ -488,5 +489,5 @@ def test_steps_are_given_up_though_their_chain_has_ended() -> None:
     after = give_up(Fake(), report, 60)  # type: ignore[arg-type]
     closed = decode_entry(sent[0].entry).argument
     assert isinstance(closed, Closed)
-    assert closed.seen == Seen(stored.map.seq, stored.map.head)
+    assert closed.seen == Seen(stored.chain_id, stored.map.seq, stored.map.head)
     assert {finding.reason for finding in after.findings} == {"declared-loss", "unsigned-close"}

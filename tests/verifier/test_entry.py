@@ -74,7 +74,8 @@ ARGUMENTS: dict[Operation, st.SearchStrategy] = {
         *(ascending(taints), st.just(b"") | signatures, st.none()),
     )
     | st.builds(
-        *(Closed, st.just(CloseReason.DECLARED), ascending(taints), signatures, st.builds(Seen, numbers, hashes)),
+        *(Closed, st.just(CloseReason.DECLARED), ascending(taints), signatures),
+        st.builds(Seen, hashes, numbers, hashes),
     ),
 }
 

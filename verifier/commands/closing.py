@@ -26,13 +26,19 @@ from verifier.errors import Usage
 from verifier.proof import Line
 
 
-def sign_closed(chain: Chain, seen: Seen, signer: Signer, now: int) -> Line:
-    """`closed` after the chain's last step, with its openings: it keeps content and path, and lists what stands."""
+def sign_closed(chain: Chain, seen: Seen, signer: Signer, now: int, path: str | None = None) -> Line:
+    """`closed` after the chain's last step, with its openings: it keeps content and path, and lists what stands.
+
+    `path`: where the file is by the owner's word, for a chain whose current path is erased.
+    """
     if len(chain.taints) > MAX_LISTED:
         raise Usage(f"closed: {len(chain.taints)} taints stand, and what an owner signs lists {MAX_LISTED} at most")
     live = chain.status == "live"
     content = chain.content if live and isinstance(chain.content, Content) else None
-    path = chain.path if live and isinstance(chain.path, str) else None
+    if live and isinstance(chain.path, str):
+        path = chain.path
+    elif not live:
+        path = None
     openings = [os.urandom(SALT_SIZE) + part for part in (encode_content(content), encode_path(path), b"")]
     commitments = [commit(part, opening) for part, opening in zip(Part, openings, strict=True)]
     closed = Closed(CloseReason.DECLARED, tuple(sorted(chain.taints.values())), b"", seen)

@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 from verifier import ed25519
-from verifier.chain import Chain, seal_message
+from verifier.chain import Chain, open_step, seal_message
 from verifier.client import Server, Signer
 from verifier.commands import common
 from verifier.commands.prove import fetch, signer_of
@@ -119,10 +119,10 @@ def run(args: Namespace) -> int:
     accepts_loss = LOSS in args.accept
     if accepts_loss and report.proof.loss is None:
         raise Usage(f"accept: this log has declared no loss, so there is no {LOSS!r} to accept")
-    if accepts_loss and has_lost_what_was_seen(report):
-        report = give_up(sealing, report, wait_s)
     accepts = choose_accepted(report.chain, [name for name in args.accept if name != LOSS])
-    warn_of_loss(report, accepts_loss)
+    warn_of_loss(sealing, report, accepts_loss)
+    if accepts_loss and has_lost_what_was_seen(sealing, report):
+        report = give_up(sealing, report, wait_s)
     if accepts or accepts_loss:
         report = sealing.judge(report.proof, frozenset(accepts), accepts_loss)
     if report.verdict is not Verdict.VERIFIED or report.chain is None:
@@ -152,20 +152,25 @@ def choose_accepted(chain: Chain | None, wanted: list[str]) -> tuple[tuple[bytes
     return tuple(sorted((standing[name].chain_id, standing[name].seq) for name in set(wanted)))
 
 
-def warn_of_loss(report: Report, accepts_loss: bool) -> None:
+def warn_of_loss(sealing: Sealing, report: Report, accepts_loss: bool) -> None:
     """What stands against every file of such a log is named like a step that does."""
     if not accepts_loss and any(finding.reason == "declared-loss" for finding in report.findings):
         common.say(f"not accepted: --accept {LOSS} (history was declared lost by the server)")
-    if not accepts_loss and has_lost_what_was_seen(report):
+    if not accepts_loss and has_lost_what_was_seen(sealing, report):
         common.say(f"not accepted: --accept {LOSS} also gives up the steps that were seen before, and are gone")
 
 
-def has_lost_what_was_seen(report: Report) -> bool:
-    """Whether the chain lacks steps that this client has seen, in a log that has declared a loss."""
-    return report.proof.loss is not None and any(finding.reason == "pinned" for finding in report.findings)
+def has_lost_what_was_seen(sealing: Sealing, report: Report) -> bool:
+    """Whether steps are gone that this client has seen, or their whole generation, in a log that declared a loss."""
+    proof, stored = report.proof, sealing.stored(report.proof.file_id)
+    if proof.loss is None or stored is None or stored.root != proof.root:
+        return False
+    is_gone = stored.chain_id != proof.chain_id and stored.generation >= proof.generation
+    return is_gone or any(finding.reason == "pinned" for finding in report.findings)
 
 
-_OUTLIVED = ("pinned", "declared-loss", "altered", "gap", "unsigned-close")  # what a new generation may begin with
+# What a new generation may begin with; `stale` is that of a generation which is gone.
+_OUTLIVED = ("pinned", "stale", "declared-loss", "altered", "gap", "unsigned-close")
 
 
 def give_up(sealing: Sealing, report: Report, wait_s: int) -> Report:
@@ -176,7 +181,9 @@ def give_up(sealing: Sealing, report: Report, wait_s: int) -> Report:
     others = [finding for finding in report.findings if finding.reason not in _OUTLIVED]
     if chain is None or stored is None or others:
         return report
-    line = sign_closed(chain, Seen(stored.map.seq, stored.map.head), sealing.signer, int(time.time()))
+    seen = Seen(stored.chain_id, stored.map.seq, stored.map.head)
+    line = sign_closed(chain, seen, sealing.signer, int(time.time()), sealing.path)
+    chain.append(open_step(line.entry, line[1:]))  # nothing is handed in that the chain does not take
     seq = sealing.server.close(sealing.signer, proof.source, proof.file_id, proof.generation, line)
     common.say(f"closed as step {seq}: steps up to {stored.map.seq} that were seen before are given up")
     late = f"the end of the chain is handed in, and not published within {wait_s} s: run the same again"
