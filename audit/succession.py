@@ -3,6 +3,7 @@
     leaf 0         04 || hash: the declarations come from URL/loss, with the old key's word for the new origin
     the note       signed by a key that this node was told of; not older than what it cosigned itself
     kept           the declaration names no leaf as lost that our mirror of the old origin holds
+    earlier ones   the declarations after the first are those that leaf 0 of the old origin names
     one successor  of each origin, in witness.db, with its declaration: nothing is cosigned for the old origin any more,
                    nor for another one, and two declarations make evidence
     leaf i         what our mirror of the old origin holds as leaf i-1, map commitments apart; none is missing
@@ -103,12 +104,21 @@ class Succession:
             head = self._store.head(signer, old)
             if head is not None and (head.size > tree.size or head.size == tree.size and head.root != tree.root):
                 raise BadSuccession(f"its note of {old} has size {tree.size}, and size {head.size} was cosigned here")
+        self._check_earlier(old, declared[1:])
         if newest.kept < self._mirror(old).size:  # [R] else any leaf could be changed by saying that it was lost
             raise _dropped(f"the declaration, which keeps {newest.kept},", self._mirror(old).size, old)
         successor = self._store.succeed(old, origin, data.decode("utf-8"))
         if successor != origin:
             message = f"{old} goes on as {successor} already: two logs cannot go on from one note"
             raise BadSuccession(message, old, [(successor, self._declared(old)), (origin, newest)])
+
+    def _check_earlier(self, old: str, earlier: Sequence[Declared]) -> None:
+        """[R] The losses before are those with which the old origin began: what was kept then is not said anew."""
+        held = self._mirror(old)
+        first = held.leaves(0)[0] if held.size else b""
+        begun = loss_leaf(earlier) if earlier else b""
+        if held.size and begun != (first if first[:1] == bytes([LOSS]) else b""):
+            raise BadSuccession(f"it declares other losses before {old} than those with which {old} began")
 
     def _declared(self, old: str) -> Declared:
         """The first declaration for a successor of this origin that was seen and found good here."""

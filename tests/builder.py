@@ -341,7 +341,7 @@ class World:
             self._sealed(chain, leaves),
             self._earlier(history, mapped),
             [self._replaced(self.histories[old], mapped) for old in replaces],
-            Loss(self.declared, reference.path(0, leaves)) if self.declared else None,
+            Loss(list(self.declared), reference.path(0, leaves)) if self.declared else None,
         )
 
     def _bracket(self, size: int, leaves: list[bytes]) -> Bracket:

@@ -198,8 +198,21 @@ def is_kept(run: Run, stored: Proof) -> bool:
     origins = [old.origin for _, old in run.lost]
     if origin not in origins:
         return False
+    _check_earlier(run, stored, origins.index(origin) + 1)
     for one, old in reversed(list(zip(declared, origins, strict=True))[: origins.index(origin) + 1]):
         if index >= one.kept:
             return False
         index += old == run.origin  # a later origin's leaf 0 was left out
     return True
+
+
+def _check_earlier(run: Run, stored: Proof, since: int) -> None:
+    """[R] Losses that the stored proof knew are declared as they were: what was kept then is not said anew."""
+    assert run.proof.loss is not None
+    after = [old.origin for _, old in run.lost][since - 1 :]
+    known = stored.loss.declared if stored.loss is not None else []
+    for origin, one, other in zip(after, run.proof.loss.declared[since:], known, strict=False):
+        if one != other:
+            value = evidence.successor_evidence(run.question.now, (origin, one), (origin, other))
+            proven = conviction.find_proven(value, run.log_keys)
+            raise Fork(proven.statement, value) if proven is not None else Changed("pinned", "a loss is declared anew")

@@ -297,8 +297,8 @@ def test_declaration_names_the_key_of_the_new_origin(ruin: Ruin) -> None:
         open_log(str(home))
 
 
-def test_loss_is_declared_twice(ruin: Ruin) -> None:
-    """The second declaration follows the first one: the proof shows both, and leaf 0 is the newest alone."""
+def ruin_again(ruin: Ruin) -> None:
+    """A loss was declared, everybody went on, and then the disk failed once more."""
     ruin.allow(ruin.declare())
     ruin.settle()
     ruin.back_up()
@@ -308,6 +308,23 @@ def test_loss_is_declared_twice(ruin: Ruin) -> None:
     ruin.restore()
     for name, copies in mirrors.items():
         ruin.put_back(name, copies)
+
+
+def test_earlier_loss_is_not_told_otherwise_at_a_later_one(ruin: Ruin) -> None:
+    """[R] What was kept the first time stands in leaf 0 of the origin that began then, which auditors hold."""
+    ruin_again(ruin)
+    old = parse_private_key((ruin.path / "log" / "before-1" / "log.key").read_text().strip())
+    one = parse_loss(ruin.service.store.loss or b"")[0]
+    more = one.kept + 50
+    lie = one._replace(kept=more, signature=old.sign(loss_message(SECOND, one.key, more, one.note)))
+    ruin.service.store.loss = format_loss([lie])
+    ruin.declare()
+    assert "declares other losses before" in refusals(ruin, ruin.nodes[0])
+
+
+def test_loss_is_declared_twice(ruin: Ruin) -> None:
+    """The second declaration follows the first one: the proof shows both, and leaf 0 names both."""
+    ruin_again(ruin)
     done = ruin.declare()
     assert done.origin == f"{ORIGIN}/3"
     assert ruin.findings() == []

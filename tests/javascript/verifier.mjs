@@ -883,6 +883,10 @@ function run(c, f) {
   const kept = (o) => {                                      // its last leaf, through all losses since
     if (o.checkpoint.origin === origin) return true;
     const from = lost.findIndex((x) => x.origin === o.checkpoint.origin);
+    if (from >= 0) for (const [i, d] of (o.loss ? o.loss.declared : []).entries()) {        // losses before, as they were declared
+      const now = p.loss.declared[from + 1 + i];
+      if (now && !same(lossMessage(d, ''), lossMessage(now, ''))) return null;
+    }
     let index = o.map.index;
     for (let i = from; i >= 0; i--) {
       if (index >= p.loss.declared[i].kept) return false;
@@ -908,6 +912,7 @@ function run(c, f) {
     if (!same(o.root, p.root)) return;
     const x = p.earlier.find((y) => same(y.chain, o.chain));
     if (x) {
+      if (connected && kept(o) === null) return ['FORK', 'fork', 'two-successors'];
       if (connected && !kept(o)) return ['CHANGED', 'pinned', 'declared lost'];
       if (x.step.seq <= o.map.seq || (x.step.seq === o.map.seq + 1n && !same(x.before, o.map.head))) return ['CHANGED', 'pinned', 'earlier generation'];
     } else if (same(o.root, p.root) && !(asOf && !connected)) return [N, o.generation >= p.generation ? 'stale' : 'generations', 'not the generation that is known'];

@@ -336,6 +336,24 @@ def differing(one: World, other: World) -> Ask:
     return Ask(other, other.prove(1), b"other", memory=Memory(None, one.prove(1)))
 
 
+@case(FORK, "fork")
+def earlier_loss_told_otherwise_at_a_later_one() -> Ask:
+    """[R] The old key signs anew, for more kept leaves; this client has stored a proof with its first word."""
+    world = small(b"one")
+    world.declare_loss(1)
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.publish()
+    memory = Memory(world.notes[max(world.notes)], world.prove(1))
+    one = world.declared[0]
+    more = world.old_logs[0].sign(loss_message(SECOND, one.key, 2, one.note))
+    world.declared[0] = one._replace(kept=2, signature=more)
+    world.declare_loss(max(world.notes), THIRD)
+    world.close(1)
+    world.continue_(1, b"two", "a.txt")
+    world.publish()
+    return Ask(seal(world), world.prove(1), memory=memory)
+
+
 def freed(kept: int) -> Ask:
     """File 1 was seen at a.txt. After the loss it was deleted, and file 2 is there."""
     world, memory = seen()
