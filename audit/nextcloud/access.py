@@ -49,6 +49,7 @@ SHARE = "NextcloudShare"
 MAX_CREDENTIALS = 2_048  # bytes
 MAX_ANSWER = 64 * 1024
 UIDS, UID_TTL_S = 4_096, 300.0
+SPELLINGS = 16  # of one user's, or one link's, name and password
 REFUSALS, REFUSED_S = 4, 1_800.0  # far below Nextcloud's 10 in that time, which others behind our address share
 _NOT_APPAPI = "AUTHORIZATION-APP-API: does not come from this app's Nextcloud, or from none of its users"
 _NONE = "there is no such file for this user"
@@ -110,15 +111,19 @@ class Seen(NamedTuple):
     owns: bool
 
 
-class _Accepted(OrderedDict[bytes, tuple[str, float]]):
-    """Passwords that were accepted once, each with its uid and how long that holds; the newest UIDS of them.
+class _Accepted(OrderedDict[bytes, tuple[str, float, str]]):
+    """Passwords that were accepted once: each with its uid, how long that holds, and whose it is. The newest UIDS.
 
-    [R] Links have one of their own: a link without a password takes any, so one of them could put all users out.
+    [R] Of each user, or link, at most SPELLINGS: a login name may be written in many ways, and a link without a
+    password takes any; nobody puts the others out. Links have a list of their own, since whoever has one has many.
     """
 
-    def add(self, key: bytes, uid: str, now: float) -> None:
-        self[key] = uid, now + UID_TTL_S
+    def add(self, key: bytes, uid: str, now: float, whose: str) -> None:
+        self[key] = uid, now + UID_TTL_S, whose
         self.move_to_end(key)
+        same = [one for one, (_, _, other) in self.items() if other == whose]
+        if len(same) > SPELLINGS:
+            del self[same[0]]
         if len(self) > UIDS:
             self.popitem(last=False)
 
@@ -178,7 +183,7 @@ class Access:
                 accepted.pop(key, None)
                 raise
         if scheme == SHARE:
-            accepted.add(key, "", self._clock())
+            accepted.add(key, "", self._clock(), name)
         return uid, node
 
     async def _look(self, session: DavSession, path: str | None, file_id: int | None) -> Node | None:
@@ -200,7 +205,7 @@ class Access:
         async with self._server.ask("GET", _WHO, {**headers, "OCS-APIRequest": "true"}, "who asks") as response:
             data = b"" if response is None else await read_answer(response, MAX_ANSWER, "nextcloud: who asks")
         uid = parse_uid(data)
-        accepted.add(key, uid, self._clock())
+        accepted.add(key, uid, self._clock(), uid)
         return uid
 
 

@@ -525,9 +525,9 @@ def test_fsck_compares_leaf_0_with_the_declaration(ruin: Ruin) -> None:
 
 
 def parse_proof_size(proof: Proof) -> int:
-    from verifier.commands.verify import tree_size
+    from verifier.commands.verify import tree_of
 
-    return tree_size(proof.checkpoint)
+    return tree_of(proof.checkpoint).size
 
 
 # -- attacks ----------------------------------------------------------------------------------------------------------

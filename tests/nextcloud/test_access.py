@@ -371,6 +371,16 @@ def test_a_link_that_takes_any_password_puts_no_user_out(monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
+def test_one_user_or_link_is_remembered_a_few_times() -> None:
+    """[R] However often a name is spelt anew, or a link comes with another password, the others stay known."""
+    accepted = access_module._Accepted()
+    accepted.add(b"alice", "alice", 0.0, "alice")
+    for number in range(access_module.UIDS + 1):
+        accepted.add(b"bob %d" % number, "bob", 0.0, "bob")
+    assert b"alice" in accepted
+    assert len(accepted) == 1 + access_module.SPELLINGS
+
+
 def test_proof_says_when_to_come_again(town: Town, cloud: Shared) -> None:
     """429 while nobody new is looked at, with the time that is left; and what Nextcloud asks for is passed on."""
 

@@ -392,6 +392,68 @@ def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pyt
     assert main(["verify", "--evidence", str(path), "--log", key, "--witness", witness]) == 3
 
 
+def two_origins_of_one_size(desk: Desk, late: bool = False) -> None:
+    """Proofs of a.txt and c.txt are from the old origin, of b.txt from a tree of the new one as big, of d.txt from a later.
+
+    `late`: witnesses signed the tree of b.txt after that of d.txt.
+    """
+    fetched_together(desk)
+    world, sizes = desk.world, sorted(desk.world.notes)
+    old, size = format_proof(world.prove(7, pinned=sizes[1])), sizes[3]
+    world.declare_loss(sizes[1])
+    for number in range(size - len(world.leaves) - 1):
+        world.record(20 + number, Operation.CREATED, b"x", path=f"x{number}")
+    assert world.publish() == size
+    desk.write(8, "b.txt", b"bbb", size=size)
+    world.record(40, Operation.CREATED, b"x", path="y")
+    world.publish()
+    desk.write(8, "d.txt", b"bbb")
+    if late:
+        world.now += 100
+        world.notes[size] = world.note(size, reference.mth(world.leaves[:size]))
+        for name, how in (("b.txt", {"size": size}), ("d.txt", {})):
+            proof = world.prove(8, **how)._replace(first=None, before=None)  # type: ignore[arg-type]
+            Path(f"{name}.proof").write_bytes(format_proof(proof))
+    for name in ("a.txt", "c.txt"):
+        Path(name).write_bytes(b"two")
+        Path(f"{name}.proof").write_bytes(old)
+    for name, data in ("policy", world.policy_text), ("auditors", world.auditors_text):
+        Path(name).write_bytes(data)
+    home = Home("seed.state")
+    for name, path in (("c.txt", "a.txt"), ("d.txt", "b.txt")):
+        home.write_local(home.logs()[0], LocalState(str(Path(name).resolve()), home.logs()[0].source, path))
+
+
+RENEWED = ["--seed", "seed", "--policy", "policy", "--auditors", "auditors", "--replace-policy", "--json"]
+
+
+def test_old_origin_is_not_verified_beside_a_new_one_of_the_same_size(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[R] The run has pinned the loss: a proof of the old origin is no longer current, whatever its size."""
+    two_origins_of_one_size(desk)
+    capsys.readouterr()
+    assert desk.verify("a.txt", "b.txt", "c.txt", *RENEWED) == 2
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["name"], one["findings"][0]["reason"] if one["findings"] else "") for one in said] == [
+        ("a.txt", ""),
+        ("b.txt", "declared-loss"),
+        ("c.txt", "unconnected"),
+    ]
+
+
+def test_rollback_under_a_new_origin_is_found_in_one_run(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """[R] Trees of one run are compared within their origin."""
+    two_origins_of_one_size(desk, late=True)
+    assert desk.verify("b.txt", "d.txt", *RENEWED) == 3
+
+
+def test_other_file_is_said_of_one_file(desk: Desk) -> None:
+    """[R] The word that another file is at a path is not said of all files of a run."""
+    remembered(desk)
+    assert desk.verify("a.txt", "b.txt", "--seed", "seed", "--other-file") == 4
+
+
 def test_state_that_others_may_write_is_warned_of(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever writes it can make its owner forget what was seen."""
     remembered(desk)

@@ -52,6 +52,12 @@ def add_policies(parser: ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--source", metavar="ID", help="the source, as the log's operator named it")
 
 
+def add_other_file(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--other-file", action="store_true", help="you know why another file is at this path: forget which one it was"
+    )
+
+
 # -- printing -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 
 from verifier.client import Credentials, Server, Signer, Unauthorised
 from verifier.commands import common
-from verifier.commands.verify import origin_of, tree_size
+from verifier.commands.verify import tree_of
 from verifier.errors import NotProven, Usage
 from verifier.files import write_atomic
 from verifier.home import Home
@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
     degraded_since = _warn_if_degraded(server)
     data = format_proof(proof)
     write_atomic(args.output, data)
-    size = tree_size(proof.checkpoint)
+    size = tree_of(proof.checkpoint).size
     text = (
         f"{escape(args.output)}: {count(len(proof.entries), 'step')} of file {proof.file_id}, "
         f"from a tree of size {size}. Nothing is verified yet: run `nextcloud-audit verify`."
@@ -152,11 +152,12 @@ def fetch(
     stored = _stored(home, log, likely)
     asked: dict[str, str | list[str]] = {"source": log.source}
     if log.checkpoint is not None:
-        asked["size"] = str(tree_size(log.checkpoint))
+        asked["size"] = str(tree_of(log.checkpoint).size)
     if stored is not None and stored.map.seq > 0 and not full:
         # The last step again, so that a proof has at least one, even when nothing is new.
         proof = _ask(server, who, path, file_id, asked | {"from": str(stored.map.seq)})
-        moved = origin_of(proof.checkpoint) != origin_of(stored.checkpoint)  # steps that are stored may be lost there
+        # Under another origin steps that are stored may be lost.
+        moved = tree_of(proof.checkpoint).origin != tree_of(stored.checkpoint).origin
         if proof.first_seq and (moved or (proof.chain_id, proof.root) != (stored.chain_id, stored.root)):
             proof = _ask(server, who, path, file_id, asked)  # another generation, or another file by now
     else:

@@ -54,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a step that stands against the history, or what the log has declared lost; repeat",
     )
     parser.add_argument("-o", "--output", metavar="FILE.proof", help="write the proof that shows the seal")
+    common.add_other_file(parser)
     parser.add_argument("--wait", metavar="60s", default="60s", help="how long to wait for the log to publish")
     common.add_state(parser)
     common.add_json(parser)
@@ -93,7 +94,7 @@ class Sealing:
     def judge(self, proof: Proof, mends: frozenset[tuple[bytes, int]], mends_loss: bool = False) -> Report:
         with self.home.lock():
             log = self.log = self.home.read_log(self.log.log) or self.log
-            memory = read_memory(self.home, log, proof.file_id, self.path)
+            memory = read_memory(self.home, log, proof.file_id, self.path, self.args.other_file)
             asked = Question(int(time.time()), self.content, self.path, self.file_id)
             question = asked._replace(mends=mends, mends_loss=mends_loss)
             report = verify(proof, self.trust, question, memory)

@@ -61,11 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--max-age", metavar="7d", help="how long ago the proof may have been the newest (7d)")
     parser.add_argument("--as-of", metavar="TIME|proof", help="ask about then instead of now; remembers nothing")
-    parser.add_argument(
-        "--other-file",
-        action="store_true",
-        help="you know why another file is at this path now: forget which one it was",
-    )
+    common.add_other_file(parser)
     parser.add_argument("--require-seal", action="store_true", help="the owner's device must have sealed this version")
     parser.add_argument("--passphrase-file", metavar="FILE", help="for a first use with a seed under a passphrase")
     parser.add_argument("--hashes", action="store_true", help="show hashes as well")
@@ -85,8 +81,8 @@ def run(args: Namespace) -> int:
         raise Usage("want FILE; --witness goes with --evidence FILE")
     if args.proof and len(args.files) > 1:
         raise Usage("proof: --proof goes with one FILE; several have FILE.proof beside each")
-    if args.remote and len(args.files) > 1:
-        raise Usage("as: --as goes with one FILE")
+    if (args.remote or args.other_file) and len(args.files) > 1:
+        raise Usage("as: --as and --other-file go with one FILE")
     session = Session(args, int(time.time()))
     pairs = [(name, args.proof or f"{name}.proof") for name in args.files]
     if len(pairs) > 1:  # older trees first: in that order they were seen, whatever the order of the names
@@ -97,7 +93,7 @@ def run(args: Namespace) -> int:
 def _stated_size(proof_name: str) -> int:
     """The size of the tree that a proof speaks of. What is no proof comes last, and is said when its turn comes."""
     try:
-        return tree_size(read_proof(proof_name).checkpoint)
+        return tree_of(read_proof(proof_name).checkpoint).size
     except Error:
         return MAX_U64
 
@@ -131,6 +127,22 @@ class Asked(NamedTuple):
     by_word: bool
 
 
+class Tree(NamedTuple):
+    """Which tree a note speaks of, by its own word."""
+
+    origin: str
+    size: int
+
+
+class Pins:
+    """What one run has pinned of a log: the state's pin as it was found, and the first note of each tree since."""
+
+    def __init__(self) -> None:
+        self.start: bytes | None = None
+        self.notes: dict[Tree, bytes] = {}
+        self.times: dict[Tree, dict[VerifierKey, int]] = {}  # of the cosigners, once there are trees to compare
+
+
 class Session:
     """One run of `verify`: the options, the state, and what this run has pinned so far."""
 
@@ -145,9 +157,7 @@ class Session:
         self.as_of = "proof" if args.as_of == "proof" else None if args.as_of is None else parse_when(args.as_of)
         self.max_age_s = parse_duration(args.max_age) if args.max_age else DEFAULT_MAX_AGE_S
         self.trusts: dict[tuple[bytes, bytes, str], Trust] = {}
-        self.start_pins: dict[str, bytes | None] = {}
-        self.own_pins: dict[str, dict[int, bytes]] = {}
-        self.own_times: dict[str, dict[bytes, dict[VerifierKey, int]]] = {}
+        self.pins: dict[str, Pins] = {}
 
     def verify_file(self, name: str, proof_name: str) -> int:
         """Verifies one file and prints what came of it."""
@@ -220,8 +230,8 @@ class Session:
         return self.trusts[key]
 
     def _memory(self, log: LogState, proof: Proof, asked: Asked) -> Memory:
-        memory = read_memory(self.home, log, proof.file_id, asked.path)._replace(checkpoint=self._pin_for(log, proof))
-        return memory._replace(path_file_id=None, path_chain=None) if self.args.other_file else memory
+        memory = read_memory(self.home, log, proof.file_id, asked.path, self.args.other_file)
+        return memory._replace(checkpoint=self._pin_for(log, proof))
 
     def _pin_for(self, log: LogState, proof: Proof) -> bytes | None:
         """The pin to start from: the state's as this run found it, so that proofs of one time can be verified together.
@@ -230,29 +240,32 @@ class Session:
         [R] Once this run has pinned a tree of another origin, it is the state's newest: what a declared loss says of
         the trees before it is judged by the last one that was seen.
         """
-        own = self.own_pins.setdefault(log.log, {})
-        if any(origin_of(note) != origin_of(proof.checkpoint) for note in own.values()):
+        own, tree = self.pins.setdefault(log.log, Pins()), tree_of(proof.checkpoint)
+        if any(known.origin != tree.origin for known in own.notes):
             return log.checkpoint
-        if log.checkpoint not in own.values():  # the run begins, or another process has pinned meanwhile
-            self.start_pins[log.log] = log.checkpoint
-        return own.get(tree_size(proof.checkpoint), self.start_pins.get(log.log))
+        if log.checkpoint not in own.notes.values():  # the run begins, or another process has pinned meanwhile
+            own.start = log.checkpoint
+        return own.notes.get(tree, own.start)
 
     def _compare(self, report: Report, log: LogState, trust: Trust) -> Report:
         """[R] FORK where a cosigner signed one of this run's trees after a bigger one (SPEC 10.5)."""
-        note, times = report.proof.checkpoint, self.own_times.setdefault(log.log, {})
-        if not report.pins_checkpoint or len(self.own_pins[log.log].keys() | {tree_size(note)}) < 2:
+        own, note = self.pins[log.log], report.proof.checkpoint
+        tree = tree_of(note)
+        others = [known for known in own.notes if known.origin == tree.origin and known.size != tree.size]
+        if not report.pins_checkpoint or not others:
             return report
         from verifier.seen import cosigned_at, rolled_back
 
-        for known in (*self.own_pins[log.log].values(), note):
-            if known not in times:
-                times[known] = cosigned_at(trust, known)
-        for known in self.own_pins[log.log].values():
-            small, big = sorted((known, note), key=tree_size)
-            if any(time > times[big].get(key, time) for key, time in times[small].items()):
-                fork = rolled_back(self.now, trust, known, note)
+        times = cosigned_at(trust, note)
+        for known in others:
+            if known not in own.times:
+                own.times[known] = cosigned_at(trust, own.notes[known])
+            small, big = (own.times[known], times) if known.size < tree.size else (times, own.times[known])
+            if any(time > big.get(key, time) for key, time in small.items()):
+                fork = rolled_back(self.now, trust, own.notes[known], note)
                 if fork is not None:
                     return forked(report, fork)
+        own.times.setdefault(tree, times)
         return report
 
     # -- the answer ---------------------------------------------------------------------------------------------
@@ -260,7 +273,7 @@ class Session:
     def _remember(self, log: LogState, report: Report, asked: Asked, local: str | None, followed: bytes | None) -> None:
         """What the report says may be remembered; as of a time, that is nothing."""
         if report.pins_checkpoint:
-            self.own_pins[log.log].setdefault(tree_size(report.proof.checkpoint), report.proof.checkpoint)
+            self.pins[log.log].notes.setdefault(tree_of(report.proof.checkpoint), report.proof.checkpoint)
             pin_checkpoint(self.home, log, report, followed)
         if report.pins_chain:
             pin_chain(self.home, log, report, asked.path)
@@ -308,22 +321,18 @@ def local_path(name: str) -> str | None:
 
 
 @lru_cache(maxsize=8)  # asked for the proof's and for the pinned one, before and after verifying
-def tree_size(note: bytes) -> int:
-    """The size that a note states. What trusts it has verified the note, or compares no more than numbers."""
-    return parse_checkpoint_unverified(parse_note(note).text).size
+def tree_of(note: bytes) -> Tree:
+    """What a note states. Who trusts it has verified the note, or compares no more than names and numbers."""
+    checkpoint = parse_checkpoint_unverified(parse_note(note).text)
+    return Tree(checkpoint.origin, checkpoint.size)
 
 
-def origin_of(note: bytes) -> str:
-    """The origin that a note states; trusted as `tree_size` is."""
-    return parse_checkpoint_unverified(parse_note(note).text).origin
-
-
-def read_memory(home: Home, log: LogState, file_id: int, path: str | None) -> Memory:
-    """What the state holds about a file and the path under which it is asked for."""
+def read_memory(home: Home, log: LogState, file_id: int, path: str | None, other_file: bool = False) -> Memory:
+    """What the state holds about a file and the path under which it is asked for, unless that is another file now."""
     file = home.read_file(log, file_id)
     known = home.read_path(log, path) if path is not None else None
     stored = parse_once(file.proof) if file is not None and file.proof is not None else None
-    if known is None:
+    if known is None or other_file:
         return Memory(log.checkpoint, stored)
     other = file if known.file_id == file_id else home.read_file(log, known.file_id)
     chain = parse_once(other.proof) if other is not None and other.proof is not None else None
@@ -337,10 +346,11 @@ def pin_checkpoint(home: Home, log: LogState, report: Report, followed: bytes | 
     state has now (SPEC 6.5): `followed` is the one that step 5 looked at.
     """
     note, pinned = report.proof.checkpoint, log.checkpoint
-    if pinned is None or (
-        tree_size(note) > tree_size(pinned) if origin_of(note) == origin_of(pinned) else followed == pinned
-    ):
-        home.write_log(log._replace(checkpoint=note))
+    if pinned is not None:
+        tree, known = tree_of(note), tree_of(pinned)
+        if not (tree.size > known.size if tree.origin == known.origin else followed == pinned):
+            return
+    home.write_log(log._replace(checkpoint=note))
 
 
 def pin_chain(home: Home, log: LogState, report: Report, asked_path: str | None) -> None:
