@@ -393,7 +393,7 @@ def test_rollback_between_two_files_of_one_run_is_a_fork(desk: Desk, capsys: pyt
 
 
 def two_origins_of_one_size(desk: Desk, late: bool = False) -> None:
-    """Proofs of a.txt and c.txt are from the old origin, of b.txt from a tree of the new one as big, of d.txt from a later.
+    """The proofs of a.txt and c.txt are of the old origin, that of b.txt of a tree as big of the new one, then d.txt.
 
     `late`: witnesses signed the tree of b.txt after that of d.txt.
     """
@@ -450,8 +450,9 @@ def test_rollback_under_a_new_origin_is_found_in_one_run(desk: Desk, capsys: pyt
 
 def test_other_file_is_said_of_one_file(desk: Desk) -> None:
     """[R] The word that another file is at a path is not said of all files of a run."""
-    remembered(desk)
+    fetched_together(desk)
     assert desk.verify("a.txt", "b.txt", "--seed", "seed", "--other-file") == 4
+    assert desk.verify("a.txt", "b.txt", "--seed", "seed") == 0
 
 
 def test_state_that_others_may_write_is_warned_of(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,8 +25,8 @@ from verifier.client import Inclusion, Server, Signer
 from verifier.commands import seal as seal_command
 from verifier.commands.enrol import verify_enrolled
 from verifier.commands.seal import give_up
-from verifier.entry import Closed, Operation, Seen, decode_entry
-from verifier.errors import Malformed, NotProven, Usage
+from verifier.entry import Closed, Erased, Operation, Part, Seen, decode_entry
+from verifier.errors import IllegalStep, Malformed, NotProven, Usage
 from verifier.keys import format_log_name
 from verifier.leaf import EnrolmentLeaf, encode_leaf
 from verifier.note import SIGNATURE, Note, SignerKey, cosign, format_note, format_vkey, sign_note
@@ -448,46 +448,79 @@ def test_what_a_server_says_cannot_steer_the_terminal(desk: Desk, capsys: pytest
     assert len(err) < 2000
 
 
-def test_steps_are_given_up_though_their_chain_has_ended() -> None:
-    """The server ended the chain whose steps were lost: the owner's close of the next one names what was seen."""
+class Giving:
+    """What `seal --accept loss` has of a run: the state, and a log that takes what it is handed."""
+
+    def __init__(self, world: World, stored: Proof, path: str | None) -> None:
+        self.world, self.path, self.memory, self.sent = world, path, Memory(None, stored), list[Line]()
+        self.signer = Signer(world.log_name, world.owner.public, world.owner.private)
+
+    def stored(self, file_id: int) -> Proof | None:
+        return self.memory.chain
+
+    @property
+    def server(self) -> Giving:
+        return self
+
+    def close(self, signer: Signer, source: str, file_id: int, generation: int, line: Line) -> int:
+        assert (file_id, generation) == (1, self.world.histories[1].generation)
+        self.sent.append(line)
+        return 1
+
+    def look(self) -> Report:
+        self.world.append(self.world.histories[1], self.sent[0])
+        self.world.continue_(1, b"more", "a.txt")
+        self.world.publish()
+        return self.judge()
+
+    def judge(self) -> Report:
+        asked = {"path": self.path} if self.path else {"file_id": 1}
+        return self.world.verify(self.world.prove(1), b"more", self.memory, **asked)  # type: ignore[arg-type]
+
+
+def lost_and_regrown() -> tuple[World, Proof]:
+    """Steps that were seen were declared lost, and others took their place."""
     world = written()
     stored = world.prove(1)
     world.declare_loss(4)
     for data in (b"other", b"two", b"more"):
         world.record(1, Operation.WRITTEN, data, "a.txt")
     world.publish()
+    return world, stored
+
+
+def reasons(report: Report) -> set[str]:
+    return {finding.reason for finding in report.findings}
+
+
+def test_steps_are_given_up_though_their_chain_has_ended() -> None:
+    """The server ended the chain whose steps were lost: the owner's close of the next one names what was seen."""
+    world, stored = lost_and_regrown()
     world.close(1, signed=False)
     world.continue_(1, b"more", "a.txt")
     world.publish()
-    memory = Memory(None, stored)
-    report = world.verify(world.prove(1), b"more", memory, path="a.txt")
-    assert {finding.reason for finding in report.findings} == {"pinned", "declared-loss", "unsigned-close"}
-    sent: list[Line] = []
-
-    class Fake:
-        signer = Signer(world.log_name, world.owner.public, world.owner.private)
-        path = "a.txt"
-
-        def stored(self, file_id: int) -> Proof:
-            return stored
-
-        @property
-        def server(self) -> Fake:
-            return self
-
-        def close(self, signer: Signer, source: str, file_id: int, generation: int, line: Line) -> int:
-            assert (file_id, generation) == (1, 1)
-            sent.append(line)
-            return 1
-
-        def look(self) -> Report:
-            world.append(world.histories[1], sent[0])
-            world.continue_(1, b"more", "a.txt")
-            world.publish()
-            return world.verify(world.prove(1), b"more", memory, path="a.txt")
-
-    after = give_up(Fake(), report, 60)  # type: ignore[arg-type]
-    closed = decode_entry(sent[0].entry).argument
+    giving = Giving(world, stored, "a.txt")
+    report = giving.judge()
+    assert reasons(report) == {"pinned", "declared-loss", "unsigned-close"}
+    after = give_up(giving, report, 60)  # type: ignore[arg-type]
+    closed = decode_entry(giving.sent[0].entry).argument
     assert isinstance(closed, Closed)
     assert closed.seen == Seen(stored.chain_id, stored.map.seq, stored.map.head)
-    assert {finding.reason for finding in after.findings} == {"declared-loss", "unsigned-close"}
+    assert reasons(after) == {"declared-loss", "unsigned-close"}
+
+
+def test_steps_are_given_up_though_the_path_is_erased() -> None:
+    """The owner says where the file is; without that nothing is signed and handed in that the chain would not take."""
+    world, stored = lost_and_regrown()
+    last = world.histories[1].chain.seq
+    for seq in range(last + 1):
+        world.record(1, Operation.ERASED, argument=Erased(seq, Part.PATH))
+        world.erase(world.histories[1], seq, Part.PATH)
+    world.publish()
+    lost = Giving(world, stored, None)
+    with pytest.raises(IllegalStep, match="carries no path"):
+        give_up(lost, lost.judge(), 60)  # type: ignore[arg-type]
+    assert not lost.sent
+    giving, report = Giving(world, stored, "a.txt"), lost.judge()
+    assert "pinned" in reasons(report)
+    assert "pinned" not in reasons(give_up(giving, report, 60))  # type: ignore[arg-type]
