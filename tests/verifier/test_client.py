@@ -16,6 +16,7 @@ import pytest
 import verifier.client as client_module
 from tests import reference
 from tests.builder import ORIGIN, SEED, World, secret
+from tests.vector_cases import small
 from tests.vector_cases.loss import written
 from tests.verifier.loopback import TOKEN, Log, Served
 from tests.verifier.worlds import two_logs
@@ -24,7 +25,7 @@ from verifier.cli import main
 from verifier.client import Inclusion, Server, Signer
 from verifier.commands import seal as seal_command
 from verifier.commands.enrol import verify_enrolled
-from verifier.commands.seal import give_up
+from verifier.commands.seal import give_up, has_lost_what_was_seen
 from verifier.entry import Closed, Erased, Operation, Part, Seen, decode_entry
 from verifier.errors import IllegalStep, Malformed, NotProven, Usage
 from verifier.keys import format_log_name
@@ -451,7 +452,8 @@ def test_what_a_server_says_cannot_steer_the_terminal(desk: Desk, capsys: pytest
 class Giving:
     """What `seal --accept loss` has of a run: the state, and a log that takes what it is handed."""
 
-    def __init__(self, world: World, stored: Proof, path: str | None) -> None:
+    def __init__(self, world: World, stored: Proof, path: str | None, data: bytes = b"more") -> None:
+        self.data = data
         self.world, self.path, self.memory, self.sent = world, path, Memory(None, stored), list[Line]()
         self.signer = Signer(world.log_name, world.owner.public, world.owner.private)
 
@@ -469,13 +471,13 @@ class Giving:
 
     def look(self) -> Report:
         self.world.append(self.world.histories[1], self.sent[0])
-        self.world.continue_(1, b"more", "a.txt")
+        self.world.continue_(1, self.data, "a.txt")
         self.world.publish()
         return self.judge()
 
     def judge(self) -> Report:
         asked = {"path": self.path} if self.path else {"file_id": 1}
-        return self.world.verify(self.world.prove(1), b"more", self.memory, **asked)  # type: ignore[arg-type]
+        return self.world.verify(self.world.prove(1), self.data, self.memory, **asked)  # type: ignore[arg-type]
 
 
 def lost_and_regrown() -> tuple[World, Proof]:
@@ -507,6 +509,25 @@ def test_steps_are_given_up_though_their_chain_has_ended() -> None:
     assert isinstance(closed, Closed)
     assert closed.seen == Seen(stored.chain_id, stored.map.seq, stored.map.head)
     assert reasons(after) == {"declared-loss", "unsigned-close"}
+
+
+def test_generation_that_is_gone_is_given_up() -> None:
+    """All that was seen is of a generation that was lost: the owner ends what is left, and names it."""
+    world = small(b"one")
+    size = max(world.notes)
+    world.close(1)
+    world.continue_(1, b"one", "a.txt")
+    world.record(1, Operation.WRITTEN, b"two", "a.txt")
+    world.publish()
+    stored, left = world.prove(1), world.histories[1].previous
+    assert left is not None
+    world.histories[1] = left
+    world.declare_loss(size)
+    giving = Giving(world, stored, "a.txt", b"one")
+    report = giving.judge()
+    assert reasons(report) == {"stale", "declared-loss"}
+    assert has_lost_what_was_seen(giving, report)  # type: ignore[arg-type]
+    assert reasons(give_up(giving, report, 60)) == {"declared-loss"}  # type: ignore[arg-type]
 
 
 def test_steps_are_given_up_though_the_path_is_erased() -> None:
