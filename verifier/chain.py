@@ -245,6 +245,8 @@ class Chain:
         return self._standing([mending.altered for mending in self._mendings if not mending.shown])
 
     def _standing(self, unmended: list[list[int]]) -> dict[tuple[bytes, int], Taint]:
+        if not self._altered_at and not unmended:
+            return self._taints
         own, standing = self.binding.chain_id, {*self._altered_at, *concatenate.from_iterable(unmended)}
         altered = sorted(standing - self._accepted)
         return self._taints | {(own, seq): Taint(own, seq, TaintKind.ALTERED) for seq in altered}
