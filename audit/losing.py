@@ -123,10 +123,18 @@ async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch
     if unknown := skipped - set(urls):
         raise Refused(f"declare-loss: {min(unknown)} is no node of this log's policies")
     shown, silent = Shown([], []), []
+    following = default_origin(log.store.origin, parse_loss(log.store.loss) if log.store.loss else [])
     for url in [url for url in urls if url not in skipped]:
         try:
+            if await _knows(f"{url}/{hash_origin(following)}/checkpoint", fetch):
+                raise Refused(
+                    f"declare-loss: {url} knows {following} already, so this is a copy from before a loss that was "
+                    f"declared. A second one would convict this log: put back a copy that goes on as {following}"
+                )
             for path in (f"{url}/{name}/checkpoint", f"{url}/mirror/{name}"):
                 await _look(log, path, fetch, shown)
+        except Refused:
+            raise
         except (AuditError, Error) as error:
             say(naming(url, error))
             silent.append(url)
@@ -136,6 +144,15 @@ async def ask(log: Directory, more: Iterable[str], without: Iterable[str], fetch
             "`--without URL` for each"
         )
     return shown
+
+
+async def _knows(path: str, fetch: Fetch) -> bool:
+    """[R] Whether there is a successor of this origin: who declares a loss twice over one note is convicted by it."""
+    try:
+        await fetch(path, MAX_NOTE_SIZE)
+    except PeerLacks:
+        return False
+    return True
 
 
 async def _look(log: Directory, path: str, fetch: Fetch, shown: Shown) -> None:

@@ -322,6 +322,22 @@ def test_earlier_loss_is_not_told_otherwise_at_a_later_one(ruin: Ruin) -> None:
     assert "declares other losses before" in refusals(ruin, ruin.nodes[0])
 
 
+def test_copy_from_before_a_declared_loss_declares_none(ruin: Ruin) -> None:
+    """[R] An honest operator who puts back too old a copy does not sign what would convict the log."""
+    ruin.service.store.close()
+    shutil.copytree(ruin.path / "log", ruin.path / "aside")
+    ruin.open()
+    ruin.allow(ruin.declare())
+    ruin.settle()
+    ruin.service.store.close()
+    shutil.rmtree(ruin.path / "log")
+    shutil.move(ruin.path / "aside", ruin.path / "log")
+    ruin.open()
+    with pytest.raises(Refused, match=f"knows {SECOND} already"):
+        ruin.declare()
+    assert not (ruin.path / "log" / DECLARED).exists()
+
+
 def test_loss_is_declared_twice(ruin: Ruin) -> None:
     """The second declaration follows the first one: the proof shows both, and leaf 0 names both."""
     ruin_again(ruin)
